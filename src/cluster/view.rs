@@ -1,0 +1,153 @@
+//! What this node knows of the cluster: the fold of snapshots and events.
+
+use std::collections::BTreeMap;
+
+use super::datastore::{CONFIG, Entry, Event, Revision, SUBNETS, Snapshot};
+use super::lease::{Attrs, Lease};
+use super::subnet::Subnet;
+
+/// A lease and what a fenced write to it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The lease.
+    pub lease: Lease,
+    /// When its entry was last written.
+    pub revision: Revision,
+    /// Whether it is a reservation: an entry that never expires.
+    pub reserved: bool,
+}
+
+/// The cluster as last seen. Nothing in here forgets a lease because something could not be
+/// read: an entry that turned into garbage keeps its last good value, and is counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    revision: Revision,
+    complete: bool,
+    config: Option<Vec<u8>>,
+    records: BTreeMap<Subnet, Record>,
+    garbage: BTreeMap<String, String>,
+}
+
+impl View {
+    /// Takes a whole list in place of all that was known.
+    pub fn replace(&mut self, snapshot: Snapshot) {
+        let mut before = std::mem::take(&mut self.records);
+        self.config = None;
+        self.garbage.clear();
+        for entry in snapshot.entries {
+            if let Ok(subnet) = Subnet::from_key(entry.key.strip_prefix(SUBNETS).unwrap_or("")) {
+                // the last good value, in case this one is garbage
+                self.records.extend(before.remove_entry(&subnet));
+            }
+            self.put(entry);
+        }
+        self.revision = snapshot.revision;
+        self.complete = true;
+    }
+
+    /// Takes one change.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Put(entry) => {
+                self.revision = self.revision.max(entry.revision);
+                self.put(entry);
+            }
+            Event::Deleted { key, revision } => {
+                self.revision = self.revision.max(revision);
+                self.garbage.remove(&key);
+                if key == CONFIG {
+                    self.config = None;
+                } else if let Some(Ok(subnet)) = key.strip_prefix(SUBNETS).map(Subnet::from_key) {
+                    self.records.remove(&subnet);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, entry: Entry) {
+        if entry.key == CONFIG {
+            self.config = Some(entry.value);
+            return;
+        }
+        // other things may live under the prefix; only what poses as a lease concerns us
+        let Some(name) = entry.key.strip_prefix(SUBNETS) else {
+            return;
+        };
+        match Subnet::from_key(name) {
+            Err(error) => self.reject(entry.key, error.to_string()),
+            Ok(subnet) => match Attrs::from_json(&entry.value) {
+                Err(error) => self.reject(entry.key, error.to_string()),
+                Ok(attrs) => {
+                    self.garbage.remove(&entry.key);
+                    let lease = Lease { subnet, attrs };
+                    let (revision, reserved) = (entry.revision, !entry.expires);
+                    self.records.insert(
+                        subnet,
+                        Record {
+                            lease,
+                            revision,
+                            reserved,
+                        },
+                    );
+                }
+            },
+        }
+    }
+
+    fn reject(&mut self, key: String, reason: String) {
+        self.garbage.insert(key, reason);
+    }
+
+    /// The revision up to which this is true.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Whether a whole list was ever seen. Before that nothing may be swept.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The value of the network config's entry, unparsed.
+    #[must_use]
+    pub fn config(&self) -> Option<&[u8]> {
+        self.config.as_deref()
+    }
+
+    /// All leases, by subnet.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// The lease of exactly this subnet.
+    #[must_use]
+    pub fn record(&self, subnet: Subnet) -> Option<&Record> {
+        self.records.get(&subnet)
+    }
+
+    /// The leases of everybody but the holder of `own`, however its key is written.
+    pub fn peers(&self, own: Subnet) -> impl Iterator<Item = &Lease> {
+        self.records()
+            .map(|record| &record.lease)
+            .filter(move |lease| !lease.subnet.overlaps(own))
+    }
+
+    /// Every subnet that somebody holds, also where the lease's value is garbage.
+    pub fn taken(&self) -> impl Iterator<Item = Subnet> {
+        let unreadable = self.garbage.keys();
+        let unreadable =
+            unreadable.filter_map(|key| Subnet::from_key(key.strip_prefix(SUBNETS)?).ok());
+        self.records.keys().copied().chain(unreadable)
+    }
+
+    /// Entries that pose as leases and are none: key to reason.
+    #[must_use]
+    pub const fn garbage(&self) -> &BTreeMap<String, String> {
+        &self.garbage
+    }
+}
+
+#[cfg(test)]
+mod tests;

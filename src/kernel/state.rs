@@ -1,0 +1,122 @@
+//! Rows of kernel state, keyed as the kernel itself tells them apart. Links go by name, never by
+//! index: an index means nothing once a device was made anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::mac::Mac;
+
+/// The alias that marks a link as ours (`ip link show` prints it).
+pub const ALIAS: &str = "flannel-rs";
+
+/// The route protocol that marks a route as ours; unassigned in iproute2's `rt_protos`.
+pub const PROTOCOL: u8 = 96;
+
+/// A part of the kernel's network state, as desired or as observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelState {
+    /// Links by name.
+    pub links: BTreeMap<String, Link>,
+    /// IPv4 addresses.
+    pub addresses: BTreeSet<Address>,
+    /// Permanent neighbours, IPv4.
+    pub neighbours: BTreeMap<Neighbour, Mac>,
+    /// Where a vxlan device sends frames for an Ethernet address.
+    pub fdb: BTreeMap<FdbEntry, Ipv4Addr>,
+    /// Unicast routes of the main table, IPv4.
+    pub routes: BTreeMap<RouteKey, Route>,
+}
+
+/// A link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// What it is, with what cannot be altered in place.
+    pub kind: LinkKind,
+    /// Its Ethernet address; `None` where it has none or it does not matter.
+    pub mac: Option<Mac>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Whether it carries [`ALIAS`].
+    pub marked: bool,
+}
+
+/// The kinds of links that we make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A vxlan tunnel end point. All but `local` and `learning` is fixed at creation.
+    Vxlan {
+        /// The VXLAN network identifier.
+        vni: u32,
+        /// The UDP port, here and at the peers.
+        port: u16,
+        /// The source address of tunnel packets.
+        local: Ipv4Addr,
+        /// The name of the uplink.
+        underlay: String,
+        /// Whether it learns addresses from traffic.
+        learning: bool,
+        /// Group Based Policy.
+        gbp: bool,
+    },
+    /// A bridge for containers. Ours only if it is marked: see [`super::diff`].
+    Bridge,
+    /// A TUN device. Rtnetlink cannot make one: the udp data plane does, before the first pass.
+    Tun,
+    /// Anything else that has taken a name we want.
+    Other(String),
+}
+
+/// An IPv4 address on a link.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The link's name.
+    pub link: String,
+    /// The address with its prefix length.
+    pub address: Ipv4Net,
+}
+
+/// The key of a neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    /// The link's name.
+    pub link: String,
+    /// The neighbour's address.
+    pub address: Ipv4Addr,
+}
+
+/// The key of a forwarding entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FdbEntry {
+    /// The vxlan link's name.
+    pub link: String,
+    /// The Ethernet address to reach.
+    pub mac: Mac,
+}
+
+/// The key of a route: the kernel takes one for each destination, metric and type of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteKey {
+    /// The destination.
+    pub destination: Ipv4Net,
+    /// The metric; flannel's routes have 0.
+    pub metric: u32,
+}
+
+/// A route's next hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The name of the outgoing link.
+    pub link: String,
+    /// The next hop's address; `None` is scope link.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether to pretend that the gateway is on the link.
+    pub onlink: bool,
+    /// The preferred source address of the host's own packets.
+    pub source: Option<Ipv4Addr>,
+    /// Who made it; [`PROTOCOL`] is us.
+    pub protocol: u8,
+}
