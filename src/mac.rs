@@ -27,6 +27,12 @@ impl Mac {
         Self(bytes)
     }
 
+    /// Whether one device can have it: no group address, and not all zeroes.
+    #[must_use]
+    pub fn is_unicast(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+
     /// The bytes, first byte first on the wire.
     #[must_use]
     pub const fn bytes(self) -> [u8; 6] {

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
-use super::json::{FieldError, Fields};
+pub use super::json::FieldError;
+use super::json::Fields;
 use super::subnet::Subnet;
 
 /// The network config, valid by construction (flannel facts §1.3).
@@ -134,13 +135,13 @@ impl Draft {
         let subnet_len = match self.subnet_len.filter(|len| *len != 0) {
             Some(len) if len > 30 || len < prefix + 2 => {
                 let reason = format!("expected {} to 30 for the network {net}", prefix + 2);
-                return Err(field("SubnetLen", len, reason));
+                return Err(field("SubnetLen", &len, reason));
             }
             Some(len) => len,
             None if prefix > 28 => {
                 return Err(field(
                     "Network",
-                    net,
+                    &net,
                     "too small: expected /28 or wider".into(),
                 ));
             }
@@ -157,17 +158,21 @@ impl Draft {
             if !net.contains(&address) {
                 return Err(field(
                     name,
-                    address,
+                    &address,
                     format!("outside of the network {net}"),
                 ));
             }
             if u32::from(address) & (size - 1) != 0 {
                 let reason = format!("not the start of a /{subnet_len} subnet");
-                return Err(field(name, address, reason));
+                return Err(field(name, &address, reason));
             }
         }
         if first > last {
-            return Err(field("SubnetMin", first, format!("above SubnetMax {last}")));
+            return Err(field(
+                "SubnetMin",
+                &first,
+                format!("above SubnetMax {last}"),
+            ));
         }
         Ok(Network {
             net,
@@ -179,7 +184,7 @@ impl Draft {
     }
 }
 
-fn field(field: &'static str, found: impl ToString, reason: String) -> FieldError {
+fn field(field: &'static str, found: &impl ToString, reason: String) -> FieldError {
     FieldError {
         field,
         found: found.to_string(),

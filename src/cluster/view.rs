@@ -25,7 +25,16 @@ pub struct View {
     complete: bool,
     config: Option<Vec<u8>>,
     records: BTreeMap<Subnet, Record>,
-    garbage: BTreeMap<String, String>,
+    garbage: BTreeMap<String, Garbage>,
+}
+
+/// An entry that poses as a lease and is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbage {
+    /// What is wrong with it.
+    pub reason: String,
+    /// When it was last written.
+    pub revision: Revision,
 }
 
 impl View {
@@ -43,6 +52,14 @@ impl View {
         }
         self.revision = snapshot.revision;
         self.complete = true;
+    }
+
+    /// Takes a whole list without dropping what it lacks.
+    pub fn extend(&mut self, snapshot: Snapshot) {
+        for entry in snapshot.entries {
+            self.put(entry);
+        }
+        self.revision = snapshot.revision;
     }
 
     /// Takes one change.
@@ -74,9 +91,9 @@ impl View {
             return;
         };
         match Subnet::from_key(name) {
-            Err(error) => self.reject(entry.key, error.to_string()),
+            Err(error) => self.reject(&entry, error.to_string()),
             Ok(subnet) => match Attrs::from_json(&entry.value) {
-                Err(error) => self.reject(entry.key, error.to_string()),
+                Err(error) => self.reject(&entry, error.to_string()),
                 Ok(attrs) => {
                     self.garbage.remove(&entry.key);
                     let lease = Lease { subnet, attrs };
@@ -94,8 +111,12 @@ impl View {
         }
     }
 
-    fn reject(&mut self, key: String, reason: String) {
-        self.garbage.insert(key, reason);
+    fn reject(&mut self, entry: &Entry, reason: String) {
+        let garbage = Garbage {
+            reason,
+            revision: entry.revision,
+        };
+        self.garbage.insert(entry.key.clone(), garbage);
     }
 
     /// The revision up to which this is true.
@@ -131,7 +152,7 @@ impl View {
     pub fn peers(&self, own: Subnet) -> impl Iterator<Item = &Lease> {
         self.records()
             .map(|record| &record.lease)
-            .filter(move |lease| !lease.subnet.overlaps(own))
+            .filter(move |lease| lease.subnet.v4() != own.v4())
     }
 
     /// Every subnet that somebody holds, also where the lease's value is garbage.
@@ -142,9 +163,9 @@ impl View {
         self.records.keys().copied().chain(unreadable)
     }
 
-    /// Entries that pose as leases and are none: key to reason.
+    /// Entries that pose as leases and are none, by key.
     #[must_use]
-    pub const fn garbage(&self) -> &BTreeMap<String, String> {
+    pub const fn garbage(&self) -> &BTreeMap<String, Garbage> {
         &self.garbage
     }
 }

@@ -56,90 +56,92 @@ fn the_last_of_several_spellings_wins() {
     assert_eq!(network.net.to_string(), "10.4.0.0/16");
 }
 
+const ERRORS: &[(&str, &str)] = &[
+    ("[]", "not a JSON object"),
+    ("{", "not a JSON object"),
+    ("{}", "Network is missing"),
+    (r#"{"Network":"0.0.0.0/0"}"#, "Network is missing"),
+    (
+        r#"{"Network":null}"#,
+        "Network = null: expected an IPv4 network",
+    ),
+    (
+        r#"{"Network":"10.3.0.0"}"#,
+        r#"Network = "10.3.0.0": expected an IPv4 network"#,
+    ),
+    (
+        r#"{"Network":"10.3.0.0/29"}"#,
+        "Network = 10.3.0.0/29: too small",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","SubnetLen":"24"}"#,
+        r#"SubnetLen = "24": expected"#,
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","SubnetLen":17}"#,
+        "SubnetLen = 17: expected 18 to 30",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","SubnetLen":31}"#,
+        "SubnetLen = 31: expected 18 to 30",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","SubnetMin":"10.4.0.0"}"#,
+        "SubnetMin = 10.4.0.0: outside",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","SubnetMax":"10.3.9.1"}"#,
+        "SubnetMax = 10.3.9.1: not the start",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","SubnetMin":"10.3.9.0","SubnetMax":"10.3.8.0"}"#,
+        "SubnetMin = 10.3.9.0: above",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","Backend":{}}"#,
+        "Backend.Type is missing",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","Backend":null}"#,
+        "Backend.Type is missing",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","Backend":{"Type":"ipip"}}"#,
+        r#"the backend "ipip" is not"#,
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","VNI":-1}}"#,
+        "VNI = -1: expected",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","VNI":16777216}}"#,
+        "VNI = 16777216",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","Port":70000}}"#,
+        "Port = 70000",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","MTU":60}}"#,
+        "MTU = 60",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","EnableIPv6":true}"#,
+        "EnableIPv6 = true is not supported",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","EnableIPv4":false}"#,
+        "EnableIPv4 = false is not supported",
+    ),
+    (
+        r#"{"Network":"10.3.0.0/16","EnableIPv6":1}"#,
+        "EnableIPv6 = 1: expected true or false",
+    ),
+];
+
 #[test]
 fn errors_name_the_key_and_the_reason() {
-    for (text, want) in [
-        ("[]", "not a JSON object"),
-        ("{", "not a JSON object"),
-        ("{}", "Network is missing"),
-        (r#"{"Network":"0.0.0.0/0"}"#, "Network is missing"),
-        (
-            r#"{"Network":null}"#,
-            "Network = null: expected an IPv4 network",
-        ),
-        (
-            r#"{"Network":"10.3.0.0"}"#,
-            r#"Network = "10.3.0.0": expected an IPv4 network"#,
-        ),
-        (
-            r#"{"Network":"10.3.0.0/29"}"#,
-            "Network = 10.3.0.0/29: too small",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","SubnetLen":"24"}"#,
-            r#"SubnetLen = "24": expected"#,
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","SubnetLen":17}"#,
-            "SubnetLen = 17: expected 18 to 30",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","SubnetLen":31}"#,
-            "SubnetLen = 31: expected 18 to 30",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","SubnetMin":"10.4.0.0"}"#,
-            "SubnetMin = 10.4.0.0: outside",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","SubnetMax":"10.3.9.1"}"#,
-            "SubnetMax = 10.3.9.1: not the start",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","SubnetMin":"10.3.9.0","SubnetMax":"10.3.8.0"}"#,
-            "SubnetMin = 10.3.9.0: above",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","Backend":{}}"#,
-            "Backend.Type is missing",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","Backend":null}"#,
-            "Backend.Type is missing",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","Backend":{"Type":"ipip"}}"#,
-            r#"the backend "ipip" is not"#,
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","VNI":-1}}"#,
-            "VNI = -1: expected",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","VNI":16777216}}"#,
-            "VNI = 16777216",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","Port":70000}}"#,
-            "Port = 70000",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","Backend":{"Type":"vxlan","MTU":60}}"#,
-            "MTU = 60",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","EnableIPv6":true}"#,
-            "EnableIPv6 = true is not supported",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","EnableIPv4":false}"#,
-            "EnableIPv4 = false is not supported",
-        ),
-        (
-            r#"{"Network":"10.3.0.0/16","EnableIPv6":1}"#,
-            "EnableIPv6 = 1: expected true or false",
-        ),
-    ] {
+    for (text, want) in ERRORS {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.starts_with(want), "{text}: {error}");
     }

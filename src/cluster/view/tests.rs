@@ -75,7 +75,12 @@ fn garbage_is_counted_keeps_the_last_good_lease_and_holds_its_subnet() {
 #[test]
 fn peers_leave_out_every_spelling_of_the_own_subnet() {
     let mut view = View::default();
-    let keys = ["10.5.1.0-24", "10.5.1.0-24&fd00::-64", "10.5.2.0-24"];
+    let keys = [
+        "10.5.0.0-16",
+        "10.5.1.0-24",
+        "10.5.1.0-24&fd00::-64",
+        "10.5.2.0-24",
+    ];
     view.replace(snapshot(
         3,
         keys.map(|key| entry(&format!("subnets/{key}"), NODE2, 3))
@@ -85,7 +90,8 @@ fn peers_leave_out_every_spelling_of_the_own_subnet() {
         .peers(subnet("10.5.1.0-24"))
         .map(|lease| lease.subnet.key())
         .collect();
-    assert_eq!(peers, ["10.5.2.0-24"]);
+    // what only overlaps is somebody's, and to be told
+    assert_eq!(peers, ["10.5.0.0-16", "10.5.2.0-24"]);
 }
 
 #[test]
