@@ -1,6 +1,7 @@
 //! Rows of kernel state, keyed as the kernel itself tells them apart. Links go by name, never by
 //! index: an index means nothing once a device was made anew.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -27,14 +28,35 @@ pub struct KernelState {
     pub fdb: BTreeMap<FdbEntry, Ipv4Addr>,
     /// Unicast routes of the main table, IPv4.
     pub routes: BTreeMap<RouteKey, Route>,
+    /// Further routes with the key of one of these: the kernel takes several, and uses the one
+    /// that came first. Observed, never desired.
+    pub rivals: BTreeSet<(RouteKey, Route)>,
+    /// What hangs on these bridges: port to bridge. Observed, never desired.
+    pub ports: BTreeMap<String, String>,
+}
+
+impl KernelState {
+    /// Adds an observed route. Of several with one key ours counts, and the others are rivals.
+    pub(super) fn observe_route(&mut self, key: RouteKey, route: Route) {
+        match self.routes.entry(key) {
+            Entry::Vacant(entry) => drop(entry.insert(route)),
+            Entry::Occupied(entry) if *entry.get() == route => {}
+            Entry::Occupied(mut entry) => {
+                let counts = route.protocol == PROTOCOL && entry.get().protocol != PROTOCOL;
+                let rival = if counts { entry.insert(route) } else { route };
+                self.rivals.insert((key, rival));
+            }
+        }
+    }
 }
 
 /// A link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
     /// What it is, with what cannot be altered in place.
     pub kind: LinkKind,
-    /// Its Ethernet address; `None` where it has none or it does not matter.
+    /// Its Ethernet address; `None` where it has none or it does not matter. A bridge is given
+    /// its address when it is made and keeps whatever it has later.
     pub mac: Option<Mac>,
     /// Its MTU in bytes.
     pub mtu: u32,
@@ -45,9 +67,10 @@ pub struct Link {
 }
 
 /// The kinds of links that we make.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LinkKind {
-    /// A vxlan tunnel end point. All but `local` and `learning` is fixed at creation.
+    /// A vxlan tunnel end point. All but `local` and `learning` is fixed at creation; one with
+    /// a multicast group or with external metadata is [`LinkKind::Other`].
     Vxlan {
         /// The VXLAN network identifier.
         vni: u32,
@@ -66,7 +89,7 @@ pub enum LinkKind {
     Bridge,
     /// A TUN device. Rtnetlink cannot make one: the udp data plane does, before the first pass.
     Tun,
-    /// Anything else that has taken a name we want.
+    /// Anything else that has taken a name we want; with the kernel's name for it.
     Other(String),
 }
 
@@ -97,7 +120,8 @@ pub struct FdbEntry {
     pub mac: Mac,
 }
 
-/// The key of a route: the kernel takes one for each destination, metric and type of service.
+/// The key of a route. The kernel looks a route up by destination, then metric, for one type of
+/// service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteKey {
     /// The destination.
@@ -107,7 +131,7 @@ pub struct RouteKey {
 }
 
 /// A route's next hop.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     /// The name of the outgoing link.
     pub link: String,

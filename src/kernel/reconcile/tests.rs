@@ -1,0 +1,351 @@
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+
+use super::*;
+use crate::kernel::fake::Fake;
+use crate::kernel::samples::*;
+use crate::kernel::state::{Address, KernelState, Link, LinkKind, PROTOCOL, Route, RouteKey};
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.build().unwrap().block_on(future)
+}
+
+fn go(kernel: &mut Fake, desired: &KernelState) -> Report {
+    run(converge(kernel, desired, &scope(desired))).unwrap()
+}
+
+fn host() -> KernelState {
+    let mut state = KernelState::default();
+    let link = Link {
+        kind: LinkKind::Other("veth".to_owned()),
+        mac: Some(mac(0xe0)),
+        mtu: 1500,
+        up: true,
+        marked: false,
+    };
+    state.links.insert("eth0".to_owned(), link);
+    state
+}
+
+#[test]
+fn one_pass_makes_a_node_and_the_next_finds_nothing_to_do() {
+    let mut kernel = Fake::new(host());
+    let report = go(&mut kernel, &vxlan());
+    assert_eq!((report.passes, report.applied.len()), (1, 5));
+    assert!(report.is_complete());
+    let again = go(&mut kernel, &vxlan());
+    assert_eq!((again.passes, again.applied.len()), (0, 0));
+    assert!(again.is_complete());
+}
+
+#[test]
+fn pending_tells_what_converge_does_and_does_nothing() {
+    let mut kernel = Fake::new(host());
+    let before = kernel.state.clone();
+    let planned = run(pending(&mut kernel, &vxlan(), &scope(&vxlan()))).unwrap();
+    assert_eq!(kernel.state, before);
+    assert_eq!(go(&mut kernel, &vxlan()).applied, planned.changes);
+}
+
+#[test]
+fn a_refusal_that_passes_is_forgotten() {
+    let mut kernel = Fake::new(host());
+    let route = onlink("100.96.2.0", "flannel.1");
+    let change = Change::PutRoute(key("100.96.2.0/24"), route);
+    kernel.refusals.insert(change, 1);
+    let report = go(&mut kernel, &vxlan());
+    // Nothing else was left to do, so trying again at once would have been in vain.
+    assert_eq!((report.passes, report.settled), (1, false));
+    assert_eq!(report.failed.len(), 1);
+    assert_eq!(report.applied.len(), 4);
+    let report = go(&mut kernel, &vxlan());
+    assert_eq!((report.passes, report.settled), (1, true));
+    assert_eq!(report.failed, []);
+}
+
+#[test]
+fn what_hangs_on_a_refused_link_fails_with_it_and_the_rest_is_done() {
+    let mut kernel = Fake::new(host());
+    let change = Change::AddLink("flannel.1".to_owned(), vxlan_link());
+    kernel.refusals.insert(change.clone(), 1);
+    let mut desired = vxlan();
+    desired.routes.extend(host_gw().routes);
+    let report = go(&mut kernel, &desired);
+    assert!(report.failed.iter().any(|f| f.change == change));
+    assert!(!report.settled);
+    assert!(kernel.state.routes.contains_key(&key("100.96.2.0/24")));
+    assert!(go(&mut kernel, &desired).is_complete());
+}
+
+#[test]
+fn an_obstacle_leaves_the_rest_settled() {
+    let mut kernel = Fake::new(host());
+    let report = go(&mut kernel, &udp());
+    assert!(report.settled && !report.is_complete());
+    assert_eq!(report.obstacles.len(), 1);
+}
+
+const NAMES: [&str; 5] = ["eth0", "flannel.1", "flannel0", "docker0", "flannel.9"];
+
+fn any_kind(name: &'static str) -> BoxedStrategy<LinkKind> {
+    let other = Just(LinkKind::Other("dummy".to_owned()));
+    match name {
+        "eth0" => other.boxed(),
+        "docker0" => prop_oneof![6 => Just(LinkKind::Bridge), 1 => other].boxed(),
+        "flannel0" => prop_oneof![6 => Just(LinkKind::Tun), 1 => other].boxed(),
+        _ => {
+            let vxlan = (1..3u32, any::<bool>(), any::<bool>(), 1..3u8);
+            let vxlan = vxlan.prop_map(|(vni, learning, gbp, local)| LinkKind::Vxlan {
+                vni,
+                port: 8472,
+                local: std::net::Ipv4Addr::new(192, 168, 5, local),
+                underlay: "eth0".to_owned(),
+                learning,
+                gbp,
+            });
+            prop_oneof![8 => vxlan, 1 => Just(LinkKind::Bridge), 1 => other].boxed()
+        }
+    }
+}
+
+fn any_link(name: &'static str) -> impl Strategy<Value = Link> {
+    let may_be_marked = name != "eth0" && name != "flannel.9";
+    let marked = any::<bool>().prop_map(move |m| m && may_be_marked);
+    (any_kind(name), 1..3u8, 1400..1402u32, any::<bool>(), marked).prop_map(
+        move |(kind, last, mtu, up, marked)| Link {
+            mac: (kind != LinkKind::Tun).then(|| mac(last)),
+            kind,
+            mtu,
+            up: up || name == "eth0",
+            marked,
+        },
+    )
+}
+
+fn any_address() -> impl Strategy<Value = Address> {
+    let addresses = [
+        "100.96.1.0/32",
+        "100.96.1.1/24",
+        "100.96.1.9/24",
+        "100.96.7.0/32",
+        "172.17.0.1/16",
+        "10.9.9.9/32",
+    ];
+    let pair = (
+        prop::sample::select(&NAMES[..]),
+        prop::sample::select(addresses.to_vec()),
+    );
+    pair.prop_map(|(link, text)| address(link, text))
+}
+
+fn any_route() -> impl Strategy<Value = (RouteKey, Route)> {
+    let destination = prop_oneof![(1..6u8).prop_map(|n| format!("100.96.{n}.0/24"))];
+    let link = prop::sample::select(&NAMES[..]);
+    let gateway = prop::option::of((1..4u8).prop_map(|n| ip(&format!("192.168.5.{n}"))));
+    let protocol = prop::sample::select(vec![3, 4, PROTOCOL]);
+    (destination, link, gateway, any::<bool>(), protocol).prop_map(
+        |(destination, link, gateway, dear, protocol)| {
+            let key = RouteKey {
+                metric: if dear { 100 } else { 0 },
+                ..key(&destination)
+            };
+            let route = Route {
+                link: link.to_owned(),
+                gateway,
+                onlink: false,
+                source: None,
+                protocol,
+            };
+            (key, route)
+        },
+    )
+}
+
+prop_compose! {
+    /// Any host: our things, others' things, left-overs of both.
+    fn any_host()(
+        links in NAMES.map(|name| prop::option::weighted(0.7, any_link(name))),
+        addresses in btree_set(any_address(), 0..8),
+        routes in vec(any_route(), 0..12),
+        peers in btree_set(2..6u8, 0..4),
+        has_port in any::<bool>(),
+    ) -> KernelState {
+        let mut state = host();
+        for (name, link) in NAMES.iter().zip(links) {
+            state.links.extend(link.map(|link| ((*name).to_owned(), link)));
+        }
+        state.addresses = addresses;
+        for peer in peers {
+            add_peer(&mut state, peer);
+        }
+        state.routes.extend(routes);
+        if has_port {
+            state.ports.insert("veth1".to_owned(), "docker0".to_owned());
+        }
+        // Rows live on links, routes on links that are up.
+        let links = &state.links;
+        let is_tunnel = |name: &String| links.get(name).is_some_and(|l| l.kind.is_tunnel());
+        state.addresses.retain(|row| links.contains_key(&row.link));
+        state.neighbours.retain(|row, _| is_tunnel(&row.link));
+        state.fdb.retain(|row, _| is_tunnel(&row.link));
+        state.routes.retain(|_, route| links.get(&route.link).is_some_and(|l| l.up));
+        state.ports.retain(|_, bridge| {
+            links.get(bridge).is_some_and(|l| l.kind == LinkKind::Bridge)
+        });
+        state
+    }
+}
+
+prop_compose! {
+    /// Anything that a plan may say.
+    fn any_desired()(
+        backend in 0..4u8,
+        peers in btree_set(2..6u8, 0..4),
+        with_bridge in any::<bool>(),
+    ) -> KernelState {
+        let mut state = match backend {
+            0 => vxlan(),
+            1 => host_gw(),
+            2 => udp(),
+            _ => KernelState::default(),
+        };
+        if backend == 0 {
+            peers.iter().for_each(|peer| add_peer(&mut state, *peer));
+        }
+        if with_bridge {
+            state.links.extend(bridge().links);
+            state.addresses.extend(bridge().addresses);
+        }
+        state
+    }
+}
+
+/// The rows that no plan may touch.
+fn foreign(state: &KernelState, desired: &KernelState) -> KernelState {
+    let scope = scope(desired);
+    let mut kept = state.clone();
+    let others = |name: &str| {
+        let link = state.links.get(name);
+        link.is_some_and(|link| !scope.concerns_link(name, link))
+    };
+    kept.links.retain(|name, _| others(name));
+    kept.addresses.retain(|row| others(&row.link));
+    kept.neighbours.retain(|row, _| others(&row.link));
+    kept.fdb.retain(|row, _| others(&row.link));
+    kept.routes.retain(|key, route| {
+        route.protocol != PROTOCOL
+            && others(&route.link)
+            && !desired.routes.contains_key(key)
+            && !scope.is_stray(key, route)
+    });
+    kept.ports.retain(|_, bridge| others(bridge));
+    kept
+}
+
+/// Names of links that converging has to leave as they are.
+fn barred(report: &Report) -> BTreeSet<&str> {
+    let name = |obstacle: &'_ Obstacle| match obstacle {
+        Obstacle::Foreign { link, .. }
+        | Obstacle::InTheWay { link, .. }
+        | Obstacle::Missing { link }
+        | Obstacle::InUse { link, .. } => link.clone(),
+    };
+    let names: BTreeSet<String> = report.obstacles.iter().map(name).collect();
+    NAMES.into_iter().filter(|n| names.contains(*n)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn foreign_rows_survive_any_plan(state in any_host(), desired in any_desired()) {
+        let mut kernel = Fake::new(state.clone());
+        go(&mut kernel, &desired);
+        let kept = foreign(&state, &desired);
+        prop_assert_eq!(foreign(&kernel.state, &desired), kept);
+    }
+
+    #[test]
+    fn foreign_rows_survive_also_where_everything_is_observed(
+        state in any_host(),
+        desired in any_desired(),
+    ) {
+        let mut kernel = Fake::new(state.clone());
+        let found = diff(&state, &desired, &scope(&desired));
+        run(kernel.apply(&found.changes)).unwrap();
+        let kept = foreign(&state, &desired);
+        prop_assert_eq!(foreign(&kernel.state, &desired), kept);
+    }
+
+    #[test]
+    fn outside_addresses_survive_on_links_that_stay(state in any_host(), desired in any_desired()) {
+        let mut kernel = Fake::new(state.clone());
+        let report = go(&mut kernel, &desired);
+        for row in &state.addresses {
+            let outside = row.address.addr().octets()[..2] != [100, 96];
+            let goes = report.applied.contains(&Change::DelLink(row.link.clone()));
+            prop_assert!(!outside || goes || kernel.state.addresses.contains(row), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn any_host_settles_and_has_what_is_wanted(state in any_host(), desired in any_desired()) {
+        let mut kernel = Fake::new(state);
+        let report = go(&mut kernel, &desired);
+        prop_assert!(report.settled, "{report:#?}");
+        prop_assert!(report.passes <= 1, "{report:#?}");
+        prop_assert_eq!(&report.failed, &[]);
+        let barred = barred(&report);
+        let free = |link: &str| !barred.contains(link);
+        let shown = kernel.shown(&scope(&desired));
+        for (name, link) in desired.links.iter().filter(|(name, _)| free(name)) {
+            let found = &shown.links[name];
+            if link.kind == LinkKind::Bridge {
+                prop_assert_eq!(&found.kind, &link.kind);
+            } else {
+                prop_assert_eq!(found, link);
+            }
+        }
+        for row in desired.addresses.iter().filter(|row| free(&row.link)) {
+            prop_assert!(shown.addresses.contains(row), "{row:?}");
+        }
+        let mut wanted = desired.clone();
+        wanted.neighbours.retain(|row, _| free(&row.link));
+        wanted.fdb.retain(|row, _| free(&row.link));
+        // What is not shown of a tunnel is still there.
+        let mut found = shown;
+        for (key, route) in &kernel.state.routes {
+            let on = desired.links.get(&route.link);
+            if on.is_some_and(|link| link.kind.is_tunnel()) {
+                found.routes.insert(*key, route.clone());
+            }
+        }
+        found.neighbours.retain(|row, _| free(&row.link));
+        found.fdb.retain(|row, _| free(&row.link));
+        prop_assert_eq!(found.neighbours, wanted.neighbours);
+        prop_assert_eq!(found.fdb, wanted.fdb);
+        wanted.routes.retain(|_, route| free(&route.link));
+        let of_barred = |key: &RouteKey| {
+            desired.routes.get(key).is_some_and(|route| !free(&route.link))
+        };
+        found.routes.retain(|key, route| {
+            !of_barred(key) && (free(&route.link) || route.protocol == PROTOCOL)
+        });
+        prop_assert_eq!(found.routes, wanted.routes);
+    }
+
+    #[test]
+    fn cleaning_up_leaves_nothing_of_ours(state in any_host()) {
+        let mut kernel = Fake::new(state);
+        let nothing = KernelState::default();
+        let report = run(converge(&mut kernel, &nothing, &Scope::default())).unwrap();
+        prop_assert!(report.settled);
+        for (name, link) in &kernel.state.links {
+            let in_use = kernel.state.ports.values().any(|bridge| bridge == name);
+            let strange = matches!(link.kind, LinkKind::Other(_));
+            prop_assert!(!link.marked || in_use || strange, "{name}");
+        }
+        prop_assert!(kernel.state.routes.values().all(|r| r.protocol != PROTOCOL));
+    }
+}

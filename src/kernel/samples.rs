@@ -1,0 +1,164 @@
+//! A node's desired states, as the three backends make them, for tests.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::Scope;
+use super::state::{
+    Address, FdbEntry, KernelState, Link, LinkKind, Neighbour, PROTOCOL, Route, RouteKey,
+};
+use crate::mac::Mac;
+
+pub(super) fn net(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+pub(super) fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+pub(super) fn mac(last: u8) -> Mac {
+    Mac::local([0, 0, 0, 0, 0, last])
+}
+
+pub(super) fn scope(desired: &KernelState) -> Scope {
+    Scope::new(desired, net("100.96.0.0/16"), net("100.96.1.0/24"))
+}
+
+pub(super) fn vxlan_link() -> Link {
+    Link {
+        kind: LinkKind::Vxlan {
+            vni: 1,
+            port: 8472,
+            local: ip("192.168.5.1"),
+            underlay: "eth0".to_owned(),
+            learning: false,
+            gbp: false,
+        },
+        mac: Some(mac(1)),
+        mtu: 1450,
+        up: true,
+        marked: true,
+    }
+}
+
+pub(super) fn bridge_link() -> Link {
+    Link {
+        kind: LinkKind::Bridge,
+        mac: Some(mac(0xb0)),
+        mtu: 1450,
+        up: true,
+        marked: true,
+    }
+}
+
+pub(super) fn tun_link() -> Link {
+    Link {
+        kind: LinkKind::Tun,
+        mac: None,
+        mtu: 1472,
+        up: true,
+        marked: true,
+    }
+}
+
+pub(super) fn address(link: &str, address: &str) -> Address {
+    Address {
+        link: link.to_owned(),
+        address: net(address),
+    }
+}
+
+pub(super) fn neighbour(link: &str, address: &str) -> Neighbour {
+    Neighbour {
+        link: link.to_owned(),
+        address: ip(address),
+    }
+}
+
+pub(super) fn fdb(link: &str, mac: Mac) -> FdbEntry {
+    FdbEntry {
+        link: link.to_owned(),
+        mac,
+    }
+}
+
+pub(super) fn key(destination: &str) -> RouteKey {
+    RouteKey {
+        destination: net(destination),
+        metric: 0,
+    }
+}
+
+/// A route by a gateway, as host-gw makes it.
+pub(super) fn via(gateway: &str, link: &str) -> Route {
+    Route {
+        link: link.to_owned(),
+        gateway: Some(ip(gateway)),
+        onlink: false,
+        source: None,
+        protocol: PROTOCOL,
+    }
+}
+
+pub(super) fn onlink(gateway: &str, link: &str) -> Route {
+    Route {
+        onlink: true,
+        ..via(gateway, link)
+    }
+}
+
+/// A vxlan node with the peer 100.96.2.0/24.
+pub(super) fn vxlan() -> KernelState {
+    let mut state = KernelState::default();
+    state.links.insert("flannel.1".to_owned(), vxlan_link());
+    state
+        .addresses
+        .insert(address("flannel.1", "100.96.1.0/32"));
+    add_peer(&mut state, 2);
+    state
+}
+
+/// Adds the vxlan peer 100.96.n.0/24.
+pub(super) fn add_peer(state: &mut KernelState, n: u8) {
+    let base = format!("100.96.{n}.0");
+    let row = neighbour("flannel.1", &base);
+    state.neighbours.insert(row, mac(n));
+    let to = Ipv4Addr::new(192, 168, 5, n);
+    state.fdb.insert(fdb("flannel.1", mac(n)), to);
+    let route = onlink(&base, "flannel.1");
+    state.routes.insert(key(&format!("{base}/24")), route);
+}
+
+/// A host-gw node with the peer 100.96.2.0/24.
+pub(super) fn host_gw() -> KernelState {
+    let mut state = KernelState::default();
+    let route = via("192.168.5.2", "eth0");
+    state.routes.insert(key("100.96.2.0/24"), route);
+    state
+}
+
+/// A udp node.
+pub(super) fn udp() -> KernelState {
+    let mut state = KernelState::default();
+    state.links.insert("flannel0".to_owned(), tun_link());
+    state.addresses.insert(address("flannel0", "100.96.1.0/32"));
+    let route = Route {
+        link: "flannel0".to_owned(),
+        gateway: None,
+        onlink: false,
+        source: Some(ip("100.96.1.0")),
+        protocol: PROTOCOL,
+    };
+    state.routes.insert(key("100.96.0.0/16"), route);
+    state
+}
+
+/// A node that manages its containers' bridge.
+pub(super) fn bridge() -> KernelState {
+    let mut state = KernelState::default();
+    state.links.insert("docker0".to_owned(), bridge_link());
+    state.addresses.insert(address("docker0", "100.96.1.1/24"));
+    state
+}
