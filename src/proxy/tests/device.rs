@@ -1,0 +1,144 @@
+//! The device and the port: refused, outlived, taken down, deleted.
+
+use std::net::{SocketAddrV4, UdpSocket};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::super::{ProxyError, Settings};
+use super::lab::{PORT, answers, eventually, pair, peer_socket, udp_packet};
+
+#[test]
+fn a_taken_port_is_named_and_leaves_no_device() {
+    let Some((left, right)) = pair() else { return };
+    let _flanneld = peer_socket(&left);
+    let error = left.attach_as(left.settings()).unwrap_err();
+    assert!(matches!(error, ProxyError::PortInUse { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("192.168.1.47:8285") && text.contains("flanneld"),
+        "{text}"
+    );
+    assert!(!left.namespace.attempt("ip link show flannel0").0);
+
+    let elsewhere = SocketAddrV4::new(right.public, PORT);
+    let error = left
+        .attach_as(Settings {
+            bind: elsewhere,
+            ..left.settings()
+        })
+        .unwrap_err();
+    assert!(
+        matches!(error, ProxyError::AddressUnavailable { address } if address == elsewhere),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_device_that_cannot_serve_is_refused() {
+    let Some((left, _right)) = pair() else { return };
+    let other_port = |device: &str| Settings {
+        device: device.to_owned(),
+        bind: SocketAddrV4::new(left.public, PORT + 1),
+        ..left.settings()
+    };
+    let proxy = left.attach();
+    let error = left.attach_as(other_port("flannel0")).unwrap_err();
+    assert!(matches!(error, ProxyError::DeviceBusy { .. }), "{error:?}");
+    left.namespace.command("ip tuntap add tap0 mode tap");
+    left.namespace
+        .command("ip tuntap add tun0 mode tun multi_queue");
+    for device in ["eth0", "tap0", "tun0"] {
+        let error = left.attach_as(other_port(device)).unwrap_err();
+        assert!(
+            matches!(error, ProxyError::NotATun { .. }),
+            "{device}: {error:?}"
+        );
+    }
+    assert_eq!(proxy.failure(), None);
+}
+
+#[test]
+fn the_device_outlives_the_proxy() {
+    let Some((left, right)) = pair() else { return };
+    let _there = right.connect(&left);
+    let state = || {
+        let links = left.namespace.command("ip -o link show flannel0");
+        let index = links.split(':').next().unwrap().to_owned();
+        let addresses = left.namespace.command("ip -o -4 address show flannel0");
+        let routes = left.namespace.command("ip route show dev flannel0");
+        // Its carrier comes and goes with us.
+        (index, addresses, routes.replace(" linkdown", ""))
+    };
+    let here = left.connect(&right);
+    let before = state();
+    assert!(before.2.contains("100.96.0.0/16"), "{before:?}");
+    let start = Instant::now();
+    drop(here);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(state(), before);
+    let here = left.attach();
+    here.set_table(right.table());
+    assert_eq!(state(), before);
+    let (reached, text) = left.ping("-c 1 -W 5 100.96.2.0");
+    assert!(reached, "{text}");
+}
+
+#[test]
+fn a_restart_under_traffic_loses_little() {
+    let Some((left, right)) = pair() else { return };
+    let _there = right.connect(&left);
+    let mut here = Some(left.connect(&right));
+    let text = thread::scope(|scope| {
+        let ping = scope.spawn(|| right.ping("-q -i 0.01 -c 200 -W 1 100.96.1.0"));
+        for _ in 0..5 {
+            thread::sleep(Duration::from_millis(200));
+            let start = Instant::now();
+            drop(here.take());
+            assert!(start.elapsed() < Duration::from_secs(5));
+            let next = here.insert(left.attach());
+            next.set_table(right.table());
+        }
+        ping.join().unwrap().1
+    });
+    assert!(answers(&text) >= 150, "{text}");
+}
+
+#[test]
+fn a_device_that_is_down_is_no_failure() {
+    let Some((left, right)) = pair() else { return };
+    let (here, _there) = (left.connect(&right), right.connect(&left));
+    left.namespace.command("ip link set flannel0 down");
+    let packet = udp_packet(right.base, left.base, 64, b"too early");
+    let from = SocketAddrV4::new(right.public, PORT + 1);
+    let stranger = right.namespace.run(move || UdpSocket::bind(from).unwrap());
+    stranger.send_to(&packet, (left.public, PORT)).unwrap();
+    eventually("the device has refused it", || {
+        here.counters().device_errors == 1
+    });
+    left.namespace.command("ip link set flannel0 up");
+    left.namespace
+        .command("ip route add 100.96.0.0/16 dev flannel0 src 100.96.1.0");
+    let (reached, text) = left.ping("-c 1 -W 5 100.96.2.0");
+    assert!(reached, "{text}");
+    assert_eq!(here.failure(), None);
+}
+
+#[test]
+fn a_deleted_device_is_a_failure() {
+    let Some((left, right)) = pair() else { return };
+    for table in [None, Some(right.table())] {
+        let proxy = left.attach();
+        left.configure();
+        if let Some(table) = table {
+            proxy.set_table(table);
+        }
+        assert_eq!(proxy.failure(), None);
+        left.namespace.command("ip link delete flannel0");
+        eventually("the failure is known", || proxy.failure().is_some());
+        let text = proxy.failure().unwrap();
+        assert!(text.contains("flannel0 is gone"), "{text}");
+        eventually("the threads have ended, so that none spins", || {
+            proxy.threads.iter().all(JoinHandle::is_finished)
+        });
+    }
+}

@@ -1,0 +1,259 @@
+//! Network namespaces that live as long as a thread: nothing is left behind, however a test ends.
+
+use std::any::Any;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::gettid;
+
+use super::super::table::Table;
+use super::super::{Proxy, ProxyError, Settings};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread in a network namespace of its own.
+pub(super) struct Namespace {
+    jobs: Sender<Job>,
+    thread: i32,
+}
+
+impl Namespace {
+    /// `None`, with a message, where the system refuses.
+    fn new() -> Option<Self> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (ready, outcome) = mpsc::channel();
+        thread::spawn(move || {
+            let entered = unshare(CloneFlags::CLONE_NEWNET).map(|()| gettid().as_raw());
+            ready.send(entered).unwrap();
+            inbox.into_iter().for_each(|job| job());
+        });
+        match outcome.recv().unwrap() {
+            Ok(thread) => Some(Self { jobs, thread }),
+            Err(errno) => {
+                eprintln!("skipped: cannot make a network namespace: {errno}");
+                None
+            }
+        }
+    }
+
+    /// Does the work inside; a panic comes out again.
+    pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        type Outcome<T> = Result<T, Box<dyn Any + Send>>;
+        let (done, outcome) = mpsc::channel::<Outcome<T>>();
+        let job = move || {
+            let _ = done.send(panic::catch_unwind(AssertUnwindSafe(work)));
+        };
+        self.jobs.send(Box::new(job)).unwrap();
+        match outcome.recv().unwrap() {
+            Ok(value) => value,
+            Err(payload) => panic::resume_unwind(payload),
+        }
+    }
+
+    /// Runs a command inside: whether it succeeded, and its output.
+    pub(super) fn attempt(&self, line: &str) -> (bool, String) {
+        let line = line.to_owned();
+        self.run(move || {
+            let mut words = line.split_whitespace();
+            let program = words.next().unwrap();
+            let mut command = Command::new(program);
+            command.args(words).stdin(Stdio::null());
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let birth = BIRTH.lock().unwrap_or_else(PoisonError::into_inner);
+            let child = command.spawn().unwrap();
+            drop(birth);
+            let output = child.wait_with_output().unwrap();
+            let text = [output.stdout, output.stderr].concat();
+            (output.status.success(), String::from_utf8(text).unwrap())
+        })
+    }
+
+    pub(super) fn command(&self, line: &str) -> String {
+        let (success, text) = self.attempt(line);
+        assert!(success, "{line}: {text}");
+        text
+    }
+
+    pub(super) fn set(&self, parameter: &str, value: &'static str) {
+        let path = format!("/proc/sys/net/{parameter}");
+        self.run(move || fs::write(path, value).unwrap());
+    }
+}
+
+/// A process that is being born holds all our descriptors until it has become another program:
+/// meanwhile the port or the device of a dropped proxy seems to be in use.
+static BIRTH: Mutex<()> = Mutex::new(());
+
+/// A node: a namespace with an uplink, and a subnet.
+pub(super) struct Node {
+    pub(super) namespace: Namespace,
+    pub(super) public: Ipv4Addr,
+    pub(super) base: Ipv4Addr,
+}
+
+/// Two nodes, 192.168.1.47 with 100.96.1.0/24 and 192.168.1.48 with 100.96.2.0/24.
+pub(super) fn pair() -> Option<(Node, Node)> {
+    let (left, right) = (Namespace::new()?, Namespace::new()?);
+    if !fs::exists("/dev/net/tun").unwrap() {
+        eprintln!("skipped: there is no /dev/net/tun");
+        return None;
+    }
+    left.command(&format!(
+        "ip link add eth0 type veth peer name eth0 netns {}",
+        right.thread
+    ));
+    let node = |namespace: Namespace, number: u8| {
+        let public = Ipv4Addr::new(192, 168, 1, 46 + number);
+        namespace.command("ip link set lo up");
+        namespace.command(&format!("ip address add {public}/24 dev eth0"));
+        namespace.command("ip link set eth0 up");
+        Node {
+            namespace,
+            public,
+            base: Ipv4Addr::new(100, 96, number, 0),
+        }
+    };
+    Some((node(left, 1), node(right, 2)))
+}
+
+impl Node {
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            device: "flannel0".to_owned(),
+            mtu: MTU,
+            address: self.base,
+            bind: SocketAddrV4::new(self.public, PORT),
+        }
+    }
+
+    pub(super) fn attach_as(&self, settings: Settings) -> Result<Proxy, ProxyError> {
+        self.namespace.run(move || {
+            let _birth = BIRTH.lock().unwrap_or_else(PoisonError::into_inner);
+            Proxy::attach(settings)
+        })
+    }
+
+    /// A proxy without a table.
+    pub(super) fn attach(&self) -> Proxy {
+        self.attach_as(self.settings()).unwrap()
+    }
+
+    /// Does to the device what the keeper of the network state does.
+    pub(super) fn configure(&self) {
+        let base = self.base;
+        for line in [
+            &format!("ip address add {base}/32 dev flannel0"),
+            &format!("ip link set flannel0 mtu {MTU} up"),
+            &format!("ip route add 100.96.0.0/16 dev flannel0 src {base}"),
+        ] {
+            self.namespace.command(line);
+        }
+    }
+
+    /// A proxy on a configured device that knows the way to one other node.
+    pub(super) fn connect(&self, peer: &Self) -> Proxy {
+        let proxy = self.attach();
+        self.configure();
+        proxy.set_table(peer.table());
+        proxy
+    }
+
+    /// How the others reach this node.
+    pub(super) fn table(&self) -> Table {
+        Table::new([(format!("{}/24", self.base).parse().unwrap(), self.public)])
+    }
+
+    /// Whether `ping` got all its answers, and what it said.
+    pub(super) fn ping(&self, arguments: &str) -> (bool, String) {
+        self.namespace.attempt(&format!("ping -n {arguments}"))
+    }
+}
+
+/// Waits until something has happened, for at most ten seconds.
+#[track_caller]
+pub(super) fn eventually(what: &str, happened: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "in vain waited: {what}"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How many answers `ping` says it got.
+pub(super) fn answers(text: &str) -> u32 {
+    let before = text.split(" received").next().unwrap();
+    before.split(' ').next_back().unwrap().parse().unwrap()
+}
+
+/// The socket of a peer, or of somebody who has taken its place.
+pub(super) fn peer_socket(node: &Node) -> UdpSocket {
+    let address = SocketAddrV4::new(node.public, PORT);
+    let socket = node
+        .namespace
+        .run(move || UdpSocket::bind(address).unwrap());
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+pub(super) fn raw_socket(protocol: SockProtocol) -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(AddressFamily::Inet, SockType::Raw, flags, protocol).unwrap();
+    let patience = TimeVal::seconds(10);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &patience).unwrap();
+    socket
+}
+
+/// The next packet of that sender.
+pub(super) fn arrival(socket: &OwnedFd, sender: Ipv4Addr) -> Vec<u8> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let length = socket::recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())
+            .map_err(io::Error::from)
+            .expect("a packet");
+        if buffer[12..16] == sender.octets() {
+            return buffer[..length].to_vec();
+        }
+    }
+}
+
+/// A UDP packet with a right header checksum, worked out apart from the code under test.
+pub(super) fn udp_packet(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    ttl: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let total = u16::try_from(28 + payload.len()).unwrap().to_be_bytes();
+    let length = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![0x45, 0, total[0], total[1], 0x12, 0x34, 0, 0, ttl, 17, 0, 0];
+    bytes.extend_from_slice(&source.octets());
+    bytes.extend_from_slice(&destination.octets());
+    let sum: u64 = bytes
+        .chunks(2)
+        .map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let checksum = u16::try_from(0xffff - sum % 0xffff).unwrap();
+    bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+    bytes.extend_from_slice(&[0x30, 0x39, 0, 9, length[0], length[1], 0, 0]);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PORT: u16 = 8285;
+const MTU: u32 = 1472;
