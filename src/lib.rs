@@ -4,4 +4,5 @@
 pub mod cluster;
 pub mod kernel;
 pub mod mac;
+pub mod plan;
 pub mod proxy;

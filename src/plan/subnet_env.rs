@@ -1,0 +1,29 @@
+//! `subnet.env`, by which the CNI plugin learns of this node's subnet (flannel facts §3.1).
+
+use super::Node;
+use crate::cluster::subnet::Subnet;
+
+/// No quotes: the CNI plugin splits each line at the first `=` and takes the rest as it is.
+pub(super) fn text(node: &Node) -> String {
+    format!(
+        "FLANNEL_NETWORK={}\nFLANNEL_SUBNET={}\nFLANNEL_MTU={}\nFLANNEL_IPMASQ=false\n",
+        node.network.net,
+        node.lease.subnet.gateway(),
+        node.mtu()
+    )
+}
+
+/// The subnet that this node had according to an earlier `subnet.env`, ours or flanneld's.
+/// Comments, quotes and `export` are tolerated; anything but one valid CIDR is none.
+#[must_use]
+pub fn previous_subnet(text: &str) -> Option<Subnet> {
+    let value = text.lines().rev().find_map(|line| {
+        let line = line.trim();
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        line.trim_start().strip_prefix("FLANNEL_SUBNET=")
+    })?;
+    let value = value.split(" #").next()?.trim().trim_matches(['"', '\'']);
+    let mut valid = value.split(',').filter_map(|cidr| cidr.trim().parse().ok());
+    let net = valid.next()?;
+    valid.next().is_none().then(|| Subnet::new(net))
+}
