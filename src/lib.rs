@@ -2,6 +2,7 @@
 //! each other over `host-gw`, `vxlan` or `udp`.
 
 pub mod cluster;
+pub mod config;
 pub mod kernel;
 pub mod mac;
 pub mod plan;

@@ -1,0 +1,128 @@
+//! The host config: what this host should be.
+//!
+//! A TOML text becomes a [`Config`] in two steps. `raw` is the shape, read strictly by serde
+//! with the position of every value; the checks beside it turn that shape into types which
+//! cannot hold nonsense, and point at the offending text where they refuse. Neither does I/O, so
+//! `flannel-rs check` says the same on every host.
+
+mod check;
+mod datastore;
+mod error;
+mod network;
+mod node;
+mod raw;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use datastore::{Datastore, Etcd, Identity, Local, Store, User};
+pub use error::ConfigError;
+pub use node::{Interface, Node, Pattern};
+
+use crate::cluster::network::Network;
+
+/// What this host should be. The empty file is a valid one and means every default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This host within the cluster.
+    pub node: Node,
+    /// Where the leases are.
+    pub datastore: Datastore,
+    /// What to write to a datastore that holds no network config; never over another.
+    pub network: Option<Network>,
+    /// The containers' bridge.
+    pub docker: Docker,
+    /// How long the lease lasts and when it is renewed.
+    pub lease: Lease,
+    /// Where this service writes.
+    pub paths: Paths,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// The containers' bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Docker {
+    /// Whether this service creates the bridge and gives it its address.
+    pub manage_bridge: bool,
+    /// The bridge's interface name.
+    pub bridge: String,
+}
+
+/// How long the lease lasts and when it is renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// What is asked of the datastore: whole seconds, from 2 s to etcd's limit of
+    /// 9,000,000,000 s.
+    pub ttl: Duration,
+    /// How long before its end a lease is renewed: above zero and below `ttl`.
+    pub renew_margin: Duration,
+}
+
+/// Where this service writes; all absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// The folder of the node's identity and its last lease.
+    pub state: PathBuf,
+    /// flannel's `subnet.env`, which the CNI plugin reads.
+    pub subnet_env: PathBuf,
+    /// Docker's options.
+    pub docker_env: PathBuf,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `tracing` directives, separated by commas: a level such as `info`, or `target=level`.
+    pub level: String,
+}
+
+impl Config {
+    /// Where the config is when no other file is named.
+    pub const FILE: &str = "/etc/flannel-rs/config.toml";
+
+    /// A config that is larger is refused unread; all options of the service fit in 4 kB.
+    const MAX_BYTES: u64 = 1 << 20;
+
+    /// Reads the config in `file`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not text, or is not a valid config. None of these goes
+    /// away by itself: the process should end with `EX_CONFIG` (78), which the unit file takes
+    /// as "do not restart".
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let unread = |e: &std::io::Error| {
+            ConfigError::whole_file(file, format!("the config cannot be read: {e}"))
+        };
+        let mut bytes = Vec::new();
+        std::fs::File::open(file)
+            .and_then(|open| open.take(Self::MAX_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(|e| unread(&e))?;
+        if bytes.len() as u64 > Self::MAX_BYTES {
+            let message = "larger than 1 MiB: this is no config of flannel-rs".to_owned();
+            return Err(ConfigError::whole_file(file, message));
+        }
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            let line = 1 + e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
+            let message = format!("line {line} is not UTF-8 text, which TOML has to be");
+            ConfigError::whole_file(file, message)
+        })?;
+        Self::parse(&text, file)
+    }
+
+    /// Reads the config in `text`; `file` is named in errors and not touched.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its position and what would be right.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        toml::from_str::<raw::Config>(text)
+            .map_err(|e| error::Fault::from_toml(text, &e))
+            .and_then(raw::Config::check)
+            .map_err(|fault| fault.in_text(text, file))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! From the shape of the file to a [`Config`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::error::{Fault, nearest};
+use super::raw::{self, Text};
+use super::{Config, Docker, Lease, Log, Paths};
+
+impl raw::Config {
+    pub(super) fn check(self) -> Result<Config, Fault> {
+        let network = self.network.map(super::network::check).transpose()?;
+        let node = self.node.0.check(network.as_ref())?;
+        Ok(Config {
+            node,
+            datastore: self.datastore.0.check()?,
+            network,
+            docker: self.docker.0.check()?,
+            lease: self.lease.0.check()?,
+            paths: self.paths.0.check()?,
+            log: self.log.0.check()?,
+        })
+    }
+}
+
+impl raw::Docker {
+    fn check(self) -> Result<Docker, Fault> {
+        let bridge = match self.bridge {
+            None => "docker0".to_owned(),
+            Some(name) => {
+                interface_name(&name, "bridge")?;
+                let of_tunnel = name.get_ref().strip_prefix("flannel");
+                if of_tunnel.is_some_and(|rest| rest == "0" || rest.starts_with('.')) {
+                    let reason = "a name that the tunnel takes, expected one such as \"docker0\"";
+                    return Err(Fault::value(&name, "bridge", reason));
+                }
+                name.into_inner()
+            }
+        };
+        Ok(Docker {
+            manage_bridge: self.manage_bridge.is_none_or(Spanned::into_inner),
+            bridge,
+        })
+    }
+}
+
+impl raw::Lease {
+    fn check(self) -> Result<Lease, Fault> {
+        const HOUR: Duration = Duration::from_secs(3600);
+        const RANGE: &str = "expected whole seconds, 2s or more, such as \"24h\"";
+        const MAX: Duration = Duration::from_secs(9_000_000_000);
+        let ttl = match &self.ttl {
+            None => 24 * HOUR,
+            Some(text) => {
+                let ttl = duration(text, "ttl", "24h")?;
+                if ttl < Duration::from_secs(2) || ttl.subsec_nanos() != 0 {
+                    return Err(Fault::value(text, "ttl", RANGE));
+                }
+                if ttl > MAX {
+                    let reason = "above 9000000000s, the longest lease that etcd gives";
+                    return Err(Fault::value(text, "ttl", reason));
+                }
+                ttl
+            }
+        };
+        let renew_margin = match &self.renew_margin {
+            None => HOUR.min(ttl / 4),
+            Some(text) => {
+                let margin = duration(text, "renew-margin", "1h")?;
+                if margin.is_zero() || margin >= ttl {
+                    let ttl = humantime::format_duration(ttl);
+                    let reason = format!("expected more than 0s and less than the ttl, {ttl}");
+                    return Err(Fault::value(text, "renew-margin", &reason));
+                }
+                margin
+            }
+        };
+        Ok(Lease { ttl, renew_margin })
+    }
+}
+
+impl raw::Paths {
+    fn check(self) -> Result<Paths, Fault> {
+        let path = |text: Text, key, default: &str| match text {
+            None => Ok(PathBuf::from(default)),
+            Some(text) => absolute(&text, key),
+        };
+        Ok(Paths {
+            state: path(self.state, "state", "/var/lib/flannel-rs")?,
+            subnet_env: path(self.subnet_env, "subnet-env", "/run/flannel/subnet.env")?,
+            docker_env: path(self.docker_env, "docker-env", "/run/flannel/docker.env")?,
+        })
+    }
+}
+
+impl raw::Log {
+    fn check(self) -> Result<Log, Fault> {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let Some(text) = self.level else {
+            let level = "info".to_owned();
+            return Ok(Log { level });
+        };
+        // tracing reads a misspelt level as the name of a target, and logs everything of it
+        for word in text.get_ref().split(',').map(str::trim) {
+            if !word.contains(['=', '[', ']']) && word.parse::<LevelFilter>().is_err() {
+                let hint = nearest(word, LEVELS.into_iter())
+                    .map(|level| format!("did you mean \"{level}\"? "))
+                    .unwrap_or_default();
+                let reason = format!(
+                    "{hint}expected off, error, warn, info, debug or trace, \
+                     or directives such as \"info,flannel_rs::kernel=debug\""
+                );
+                return Err(Fault::value(&text, "level", &reason));
+            }
+        }
+        if let Err(e) = EnvFilter::builder().parse(text.get_ref()) {
+            return Err(Fault::value(&text, "level", &e.to_string()));
+        }
+        Ok(Log {
+            level: text.into_inner(),
+        })
+    }
+}
+
+/// A path that means the same whatever folder the service was started in.
+pub(super) fn absolute(text: &Spanned<String>, key: &str) -> Result<PathBuf, Fault> {
+    let path = PathBuf::from(text.get_ref());
+    if !path.is_absolute() || text.get_ref().contains('\0') {
+        let reason = "expected an absolute path, one that begins with /";
+        return Err(Fault::value(text, key, reason));
+    }
+    Ok(path)
+}
+
+/// The kernel's rule, `dev_valid_name` in net/core/dev.c.
+pub(super) fn interface_name(text: &Spanned<String>, key: &str) -> Result<(), Fault> {
+    let name = text.get_ref();
+    let odd = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(odd) {
+        let reason = "expected an interface name of 1 to 15 bytes without blanks, / and :";
+        return Err(Fault::value(text, key, reason));
+    }
+    Ok(())
+}
+
+fn duration(text: &Spanned<String>, key: &str, example: &str) -> Result<Duration, Fault> {
+    humantime::parse_duration(text.get_ref()).map_err(|e| {
+        let e = e.to_string();
+        // what follows is a list of all units
+        let why = e.split(", supported").next().unwrap_or_default();
+        let reason = format!("{why}; expected a duration such as \"{example}\" or \"90s\"");
+        Fault::value(text, key, &reason)
+    })
+}
