@@ -1,0 +1,23 @@
+//! The running service: one loop that owns the state, and everything by which outsiders see it.
+//!
+//! Events never carry work. A lease, a netlink notification, a timer, a reload or a D-Bus call
+//! marks the world dirty; the loop then computes the whole plan again and makes it so. Outsiders
+//! read a [`status::Status`] and send a [`status::Command`]; nobody else touches the state.
+//!
+//! Tasks: the loop ([`daemon`]), the watch of the datastore (`watcher`), at most one errand to
+//! the datastore at a time, the D-Bus facade ([`dbus`]), and the threads of the data plane.
+
+mod clock;
+pub mod daemon;
+mod dataplane;
+pub mod dbus;
+pub mod dry_run;
+mod faults;
+mod files;
+mod memory;
+mod notify;
+mod signals;
+pub mod start;
+pub mod status;
+mod watcher;
+mod world;

@@ -1,0 +1,45 @@
+//! Keeps the udp data plane running as the plan wants it, or not at all.
+
+use crate::plan::ProxyPlan;
+use crate::proxy::Proxy;
+
+/// The running data plane, if there is one.
+#[derive(Default)]
+pub(super) struct DataPlane {
+    running: Option<(Proxy, ProxyPlan)>,
+}
+
+impl DataPlane {
+    /// Makes it run as planned. A new table is swapped in; other settings, and a data plane that
+    /// has failed, take a new start.
+    pub(super) fn run(&mut self, wanted: Option<&ProxyPlan>) -> Result<(), String> {
+        let fits = |plan: &ProxyPlan| Some(&plan.settings) == wanted.map(|wanted| &wanted.settings);
+        if let Some(failure) = self.failure() {
+            tracing::warn!(failure, "the udp data plane broke down; starting it anew");
+            self.running = None;
+        }
+        if self.running.as_ref().is_some_and(|(_, plan)| !fits(plan)) {
+            self.running = None;
+        }
+        let Some(wanted) = wanted else {
+            return Ok(());
+        };
+        if let Some((proxy, plan)) = &mut self.running {
+            if plan.table != wanted.table {
+                proxy.set_table(wanted.table.clone());
+                plan.table = wanted.table.clone();
+            }
+            return Ok(());
+        }
+        let proxy = Proxy::attach(wanted.settings.clone()).map_err(|error| error.to_string())?;
+        proxy.set_table(wanted.table.clone());
+        self.running = Some((proxy, wanted.clone()));
+        Ok(())
+    }
+
+    /// Why it has stopped working by itself, if it has.
+    pub(super) fn failure(&self) -> Option<String> {
+        let (proxy, _) = self.running.as_ref()?;
+        proxy.failure()
+    }
+}

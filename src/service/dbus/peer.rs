@@ -1,0 +1,77 @@
+//! The `Peer` interface: one other node.
+
+use zbus::interface;
+
+use super::{ROOT, text};
+use crate::service::status::PeerStatus;
+
+/// One other node on the bus.
+pub(super) struct Peer(pub(super) PeerStatus);
+
+/// Another node of the network, by the lease that it holds.
+#[interface(name = "org.flannelrs.Flannel1.Peer")]
+impl Peer {
+    /// The subnet that the peer has leased, such as "100.96.2.0/24".
+    #[zbus(property)]
+    fn subnet(&self) -> String {
+        text(&self.0.subnet)
+    }
+
+    /// Where packets to the peer are sent.
+    #[zbus(property, name = "PublicIP")]
+    fn public_ip(&self) -> String {
+        self.0.public_ip.to_string()
+    }
+
+    /// The peer's backend, such as "vxlan".
+    #[zbus(property)]
+    fn backend(&self) -> String {
+        text(&self.0.backend)
+    }
+
+    /// The Ethernet address of the peer's tunnel device. Empty for backends other than vxlan.
+    #[zbus(property)]
+    fn mac(&self) -> String {
+        self.0.mac.as_deref().map(text).unwrap_or_default()
+    }
+
+    /// How the peer is reached: "tunnel", "direct" (by a plain route) or "none".
+    #[zbus(property)]
+    fn path(&self) -> String {
+        self.0.path.name().to_owned()
+    }
+
+    /// Why the peer is not reached. Empty if it is.
+    #[zbus(property)]
+    fn obstacle(&self) -> String {
+        self.0.obstacle.as_deref().map(text).unwrap_or_default()
+    }
+}
+
+/// Where the peer with a subnet lies: `…/peer/_100_96_2_0_24`. The leading underscore keeps the
+/// last component from starting with a digit, which some bindings cannot name.
+pub(super) fn path(subnet: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let name: String = subnet.chars().map(safe).collect();
+    format!("{ROOT}/peer/_{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_subnet_makes_a_valid_path() {
+        assert_eq!(
+            path("100.96.2.0/24"),
+            "/org/flannelrs/Flannel1/peer/_100_96_2_0_24"
+        );
+        for subnet in ["10.5.1.0/24,fd00::/64", "", "é/\0 x"] {
+            let path = path(subnet);
+            assert!(
+                zbus::OwnedObjectPath::try_from(path.as_str()).is_ok(),
+                "{path}"
+            );
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What would be changed, without changing it.
+
+use super::clock;
+use super::memory::Memory;
+use super::status::PlannedChange;
+use super::world::World;
+use crate::cluster::datastore::Datastore;
+use crate::config::Config;
+use crate::kernel::netlink::Netlink;
+use crate::kernel::{Kernel, KernelError, Scope, reconcile, uplink};
+use crate::plan::Plan;
+
+/// The changes to kernel and files that would make the host what the plan says.
+///
+/// # Errors
+/// [`KernelError`] when the kernel cannot be read.
+pub async fn pending<K: Kernel>(
+    kernel: &mut K,
+    plan: &Plan,
+    scope: &Scope,
+) -> Result<Vec<PlannedChange>, KernelError> {
+    let diff = reconcile::pending(kernel, &plan.kernel, scope).await?;
+    let rows = diff.changes.iter().map(|change| {
+        let text = change.to_string();
+        let (verb, object) = text.split_once(' ').unwrap_or((&text, ""));
+        PlannedChange {
+            verb: verb.to_owned(),
+            object: object.to_owned(),
+        }
+    });
+    let stale = plan
+        .files
+        .iter()
+        .filter(|(path, text)| !std::fs::read(path).is_ok_and(|found| found == text.as_bytes()));
+    let files = stale.map(|(path, _)| PlannedChange {
+        verb: "write".to_owned(),
+        object: format!("file {}", path.display()),
+    });
+    Ok(rows.chain(files).collect())
+}
+
+/// What a service that starts now would change: takes the lease that it would take, and the
+/// cluster and the kernel as they are.
+///
+/// # Errors
+/// With what a service would be waiting for.
+pub async fn fresh<D: Datastore>(config: Config, store: D) -> anyhow::Result<Vec<PlannedChange>> {
+    let memory = Memory::new(config.paths.state.clone());
+    let identity = memory.identity(config.node.name.as_deref(), &config.paths.subnet_env);
+    let mut world = World::new(config.clone(), identity, store.name());
+    let mut netlink = Netlink::connect()?;
+    let preference = config.node.preference();
+    let interfaces = netlink.interfaces(&preference).await?;
+    world.uplink_seen(uplink::choose(&preference, &interfaces));
+    world.listed(store.list().await?, clock::now());
+    world.assume(&mut rand::rng(), clock::now());
+    let plan = world.plan();
+    let Some((plan, node)) = plan.zip(world.node()) else {
+        let faults = world.faults.list();
+        let reasons: Vec<String> = faults.into_iter().map(|fault| fault.text).collect();
+        anyhow::bail!("there is nothing to plan yet: {}", reasons.join("; "));
+    };
+    let scope = Scope::new(&plan.kernel, node.network.net, node.lease.subnet.v4());
+    Ok(pending(&mut netlink, &plan, &scope).await?)
+}

@@ -1,0 +1,209 @@
+//! What outsiders see of the service, and what they may ask of it. Everything on D-Bus, in
+//! `STATUS=` and in `flannel-rs status` is derived from one [`Status`].
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// The service as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the running service.
+    pub version: String,
+    /// How far it has come.
+    pub state: State,
+    /// All that is wrong right now; empty when healthy.
+    pub faults: Vec<Fault>,
+    /// The node's name, from the config or the host name.
+    pub node_name: String,
+    /// The node's identity, 32 hexadecimal digits.
+    pub node_id: String,
+    /// The backend, such as `vxlan`; `None` before the network config was read.
+    pub backend: Option<String>,
+    /// The network in CIDR form; `None` before the network config was read.
+    pub network: Option<String>,
+    /// The own subnet in CIDR form; `None` before a lease is held.
+    pub subnet: Option<String>,
+    /// The interface to the other nodes.
+    pub interface: Option<String>,
+    /// The address that peers send to.
+    pub public_ip: Option<Ipv4Addr>,
+    /// The MTU for containers, in bytes; 0 while unknown.
+    pub mtu: u32,
+    /// When the lease expires, microseconds since 1970; `None` without a lease and for a
+    /// reservation, which never does.
+    pub lease_expires_usec: Option<u64>,
+    /// The datastore.
+    pub datastore: DatastoreStatus,
+    /// Every other lease, by subnet.
+    pub peers: Vec<PeerStatus>,
+    /// Entries of the datastore that pose as leases and are none.
+    pub garbage: Vec<GarbageStatus>,
+    /// When the kernel was last found or made equal to the plan, microseconds since 1970.
+    pub last_reconcile_usec: Option<u64>,
+    /// How many rows were put right that somebody else had changed.
+    pub repairs: u64,
+}
+
+/// How far the service has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Something is missing that it cannot start without; the faults say what.
+    Waiting,
+    /// Everything is as it should be.
+    Running,
+    /// It forwards packets, but something is wrong; the faults say what.
+    Degraded,
+    /// It was told to stop.
+    Stopping,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fault {
+    /// A stable name to match on, such as `datastore`.
+    pub code: String,
+    /// What it is, and what to do about it, in one line.
+    pub text: String,
+}
+
+/// The datastore as the service sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatastoreStatus {
+    /// What and where it is.
+    pub name: String,
+    /// Whether it answers.
+    pub connected: bool,
+    /// The revision up to which it was read.
+    pub revision: i64,
+}
+
+/// A peer as the service sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its subnet in CIDR form.
+    pub subnet: String,
+    /// Where tunnel packets to it go.
+    pub public_ip: Ipv4Addr,
+    /// Its backend.
+    pub backend: String,
+    /// The Ethernet address of its tunnel device, for vxlan.
+    pub mac: Option<String>,
+    /// How it is reached.
+    pub path: PeerPath,
+    /// Why it is not reached, if so.
+    pub obstacle: Option<String>,
+}
+
+/// How a peer is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerPath {
+    /// Through the tunnel device.
+    Tunnel,
+    /// By a plain route.
+    Direct,
+    /// Not at all.
+    None,
+}
+
+/// An entry that poses as a lease and is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GarbageStatus {
+    /// Its key without the prefix.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Status {
+    /// One line for `systemctl status`.
+    #[must_use]
+    pub fn line(&self, now_usec: u64) -> String {
+        let fault = self.faults.first();
+        let fault = fault.map(|fault| format!("{}: {}", fault.code, fault.text));
+        if self.state == State::Waiting {
+            return format!("waiting; {}", fault.as_deref().unwrap_or("starting"));
+        }
+        let reached = self
+            .peers
+            .iter()
+            .filter(|peer| peer.path != PeerPath::None)
+            .count();
+        let lease = match self.lease_expires_usec {
+            None => "reserved".to_owned(),
+            Some(expires) => {
+                let minutes = expires.saturating_sub(now_usec) / 60_000_000;
+                format!("lease {}h{:02}m", minutes / 60, minutes % 60)
+            }
+        };
+        format!(
+            "{} {}, {reached} of {} peers, {lease}, {}",
+            self.subnet.as_deref().unwrap_or("no subnet"),
+            self.backend.as_deref().unwrap_or("no backend"),
+            self.peers.len(),
+            fault.as_deref().unwrap_or("datastore ok"),
+        )
+    }
+}
+
+impl State {
+    /// The name on D-Bus and in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl PeerPath {
+    /// The name on D-Bus and in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Direct => "direct",
+            Self::None => "none",
+        }
+    }
+}
+
+impl fmt::Display for PeerPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What outsiders may ask of the service.
+#[derive(Debug)]
+pub enum Command {
+    /// Read the host config again.
+    Reload(oneshot::Sender<Result<(), String>>),
+    /// Make the kernel equal to the plan now; answers with what was changed.
+    Reconcile(oneshot::Sender<Result<Vec<PlannedChange>, String>>),
+    /// What a reconciliation would change.
+    Plan(oneshot::Sender<Result<Vec<PlannedChange>, String>>),
+}
+
+/// One change to the kernel or to a file, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedChange {
+    /// What is done: `add`, `set`, `replace`, `delete`, `write`.
+    pub verb: String,
+    /// What it is done to, in the words of iproute2, such as
+    /// `route 100.96.2.0/24 via 100.96.2.0 dev flannel.1 onlink`.
+    pub object: String,
+}

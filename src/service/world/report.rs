@@ -1,0 +1,89 @@
+//! The world as outsiders see it.
+
+use super::{Tenure, World};
+use crate::cluster::lease::{BackendAttrs, Lease};
+use crate::plan::{Path, Plan};
+use crate::service::faults::Code;
+use crate::service::status::{DatastoreStatus, GarbageStatus, PeerPath, PeerStatus, State, Status};
+
+impl World {
+    /// All of it, for outsiders.
+    pub(in crate::service) fn status(&self, plan: Option<&Plan>) -> Status {
+        let network = self.network.as_ref();
+        let node = self.node();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: State::Waiting,
+            faults: self.faults.list(),
+            node_name: self.identity.name.clone(),
+            node_id: self.identity.id.clone(),
+            backend: network.map(|network| network.backend.name().to_owned()),
+            network: network.map(|network| network.net.to_string()),
+            subnet: self.subnet().map(|subnet| subnet.to_string()),
+            interface: self.uplink.as_ref().map(|uplink| uplink.name.clone()),
+            public_ip: self.uplink.as_ref().map(|uplink| uplink.public_ip),
+            mtu: node.map_or(0, |node| node.mtu()),
+            lease_expires_usec: self.tenure.as_ref().and_then(Tenure::expires_usec),
+            datastore: DatastoreStatus {
+                name: self.store_name.clone(),
+                connected: self.view.is_complete() && !self.faults.has(Code::Datastore),
+                revision: self.view.revision().0,
+            },
+            peers: self.peers(plan),
+            garbage: self
+                .view
+                .garbage()
+                .iter()
+                .map(|(key, garbage)| GarbageStatus {
+                    key: key.clone(),
+                    reason: garbage.reason.clone(),
+                })
+                .collect(),
+            last_reconcile_usec: None,
+            repairs: 0,
+        }
+    }
+
+    fn peers(&self, plan: Option<&Plan>) -> Vec<PeerStatus> {
+        let Some((own, plan)) = self.subnet().zip(plan) else {
+            return Vec::new();
+        };
+        let peer = |lease: &Lease| {
+            let (path, obstacle) = match plan.paths.get(&lease.subnet) {
+                Some(Path::Tunnel) => (PeerPath::Tunnel, None),
+                Some(Path::Direct) => (PeerPath::Direct, None),
+                Some(Path::None(obstacle)) => (PeerPath::None, Some(obstacle.to_string())),
+                None => (PeerPath::None, Some("not planned yet".to_owned())),
+            };
+            let mac = match &lease.attrs.backend {
+                BackendAttrs::Vxlan(vtep) => vtep.mac.map(|mac| mac.to_string()),
+                BackendAttrs::Udp | BackendAttrs::HostGw | BackendAttrs::Other(_) => None,
+            };
+            PeerStatus {
+                subnet: lease.subnet.to_string(),
+                public_ip: lease.attrs.public_ip,
+                backend: lease.attrs.backend.name().to_owned(),
+                mac,
+                path,
+                obstacle,
+            }
+        };
+        self.view.peers(own).map(peer).collect()
+    }
+}
+
+/// The first peer without a path, and how many more there are.
+pub(super) fn unreachable(plan: &Plan) -> Option<String> {
+    let mut blocked = plan.paths.iter().filter_map(|(subnet, path)| match path {
+        Path::None(obstacle) => Some((subnet, obstacle)),
+        Path::Tunnel | Path::Direct => None,
+    });
+    let (subnet, obstacle) = blocked.next()?;
+    let more = blocked.count();
+    let others = if more == 0 {
+        String::new()
+    } else {
+        format!(" (and {more} more)")
+    };
+    Some(format!("{subnet} cannot be reached: {obstacle}{others}"))
+}
