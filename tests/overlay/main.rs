@@ -1,0 +1,18 @@
+//! Three nodes, one overlay: the whole service on a real etcd and the real kernel, with all
+//! three backends.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "clippy takes only functions marked #[test] for tests"
+)]
+
+mod adoption;
+mod drift;
+mod join;
+mod leases;
+mod restart;
+mod settings;
+#[path = "../support/mod.rs"]
+mod support;
