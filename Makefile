@@ -1,0 +1,56 @@
+# make demo     three nodes on this machine; BACKEND=vxlan|host-gw|udp  STORE=local|etcd  SHAPE=flat|routed
+# make test     all tests; those that need root or network namespaces say so when they skip
+# make lint     formatting, lints, documentation, licences
+# make bench    the benchmarks
+# make install-deps     the Debian packages that tests and demo need, if one is missing
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+STORE ?= local
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+CARGO_DENY := 0.20.2
+
+# protoc and its includes: the etcd client is generated from etcd's own .proto files
+BUILD_PACKAGES := gcc libc6-dev protobuf-compiler libprotobuf-dev
+# etcd-server starts a service of its own where systemd runs, so only those who ask for it get it
+DEMO_PACKAGES := $(BUILD_PACKAGES) dbus iproute2 iperf3 iputils-ping $(if $(filter etcd,$(STORE)),etcd-server)
+TEST_PACKAGES := $(DEMO_PACKAGES) etcd-client etcd-server procps tcpdump
+
+# $(call install,PACKAGES): asks apt only when one is missing
+define install
+missing=; for package in $(sort $(1)); do \
+	dpkg-query --show --showformat='$${Status}' "$$package" 2>/dev/null | grep -q ' installed$$' || missing+=" $$package"; \
+done; \
+if [[ -n $$missing ]]; then \
+	if ! command -v apt-get >/dev/null; then echo "please install what Debian calls:$$missing" >&2; exit 1; fi; \
+	$(SUDO) apt-get update -q; \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+fi
+endef
+
+.PHONY: build demo test bench lint install-deps
+
+build:
+	cargo build --release
+
+demo:
+	@$(call install,$(DEMO_PACKAGES))
+	cargo build --release
+	@STORE=$(STORE) examples/lab/demo.sh
+
+test:
+	cargo test
+
+bench:
+	cargo bench
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --version $(CARGO_DENY)
+	cargo deny check --hide-inclusion-graph licenses bans sources
+
+install-deps:
+	@$(call install,$(TEST_PACKAGES))
