@@ -244,6 +244,30 @@ fn a_plan_changes_nothing() {
     }
 }
 
+/// Rtnetlink makes no TUN device; a plan names it all the same.
+#[test]
+fn a_plan_shows_what_the_data_plane_makes() {
+    let Some(lab) = Lab::with_backend(Shape::Flat, r#"{"Type":"vxlan"}"#) else {
+        return;
+    };
+    let mut node = lab.node(1);
+    node.start();
+    node.wait_until_ready();
+    node.stop();
+    lab.set_backend(r#"{"Type":"udp"}"#);
+    let (code, stdout, _) = node.program(&["plan", "--config", node.config().to_str().unwrap()]);
+    assert_eq!(code, Some(0));
+    let lines: Vec<&str> = stdout.lines().collect();
+    for line in [
+        "delete link flannel.1",
+        "add link flannel0 tun mtu 1472 up",
+        "add address 100.96.1.0/32 dev flannel0",
+        "replace route 100.96.0.0/16 dev flannel0 src 100.96.1.0",
+    ] {
+        assert!(lines.contains(&line), "no {line:?} in {stdout}");
+    }
+}
+
 /// Runs the program where there is no bus.
 fn run(arguments: &[&str]) -> Answer {
     let mut command = Command::new("timeout");

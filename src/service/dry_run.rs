@@ -6,7 +6,9 @@ use super::status::PlannedChange;
 use super::world::World;
 use crate::cluster::datastore::Datastore;
 use crate::config::Config;
+use crate::kernel::change::{Change, Obstacle};
 use crate::kernel::netlink::Netlink;
+use crate::kernel::state::KernelState;
 use crate::kernel::{Kernel, KernelError, Scope, reconcile, uplink};
 use crate::plan::Plan;
 
@@ -20,7 +22,10 @@ pub async fn pending<K: Kernel>(
     scope: &Scope,
 ) -> Result<Vec<PlannedChange>, KernelError> {
     let diff = reconcile::pending(kernel, &plan.kernel, scope).await?;
-    let rows = diff.changes.iter().map(|change| {
+    let mut changes = diff.changes;
+    changes.extend(made_by_the_proxy(&plan.kernel, &diff.obstacles));
+    changes.sort();
+    let rows = changes.iter().map(|change| {
         let text = change.to_string();
         let (verb, object) = text.split_once(' ').unwrap_or((&text, ""));
         PlannedChange {
@@ -37,6 +42,26 @@ pub async fn pending<K: Kernel>(
         object: format!("file {}", path.display()),
     });
     Ok(rows.chain(files).collect())
+}
+
+/// Rtnetlink makes no TUN device, so a difference leaves out one that is missing, and all that
+/// is to be on it. A service has it made by the data plane first.
+fn made_by_the_proxy(desired: &KernelState, obstacles: &[Obstacle]) -> Vec<Change> {
+    let is_missing = |name: &str| {
+        let missing =
+            |obstacle: &Obstacle| matches!(obstacle, Obstacle::Missing { link } if link == name);
+        obstacles.iter().any(missing)
+    };
+    let links = desired.links.iter().filter(|(name, _)| is_missing(name));
+    let links = links.map(|(name, link)| Change::AddLink(name.clone(), link.clone()));
+    let addresses = desired.addresses.iter().filter(|row| is_missing(&row.link));
+    let addresses = addresses.map(|row| Change::AddAddress(row.clone()));
+    let routes = desired
+        .routes
+        .iter()
+        .filter(|(_, route)| is_missing(&route.link));
+    let routes = routes.map(|(key, route)| Change::PutRoute(*key, route.clone()));
+    links.chain(addresses).chain(routes).collect()
 }
 
 /// What a service that starts now would change: takes the lease that it would take, and the
