@@ -1,5 +1,5 @@
-//! The command line. `daemon` runs the service; most of the rest talks to the running one over
-//! D-Bus and knows nothing else of it.
+//! The command line. `daemon` runs the service, `check` and `plan --config` work without one; the
+//! rest talks to the running one over D-Bus and knows nothing else of it.
 
 mod bus;
 mod output;
