@@ -224,7 +224,10 @@ fn endpoint(text: &Spanned<String>) -> Result<String, Fault> {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (rest, None),
     };
-    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    // `parse` alone would take a plus sign
+    let digits = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+    let port_fits =
+        port.is_none_or(|port| digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0));
     let host_fits = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {

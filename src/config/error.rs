@@ -109,6 +109,7 @@ impl Fault {
                 let hint = nearest(key, expected.split('`').skip(1).step_by(2))
                     .map(|near| format!(" (did you mean `{near}`?)"))
                     .unwrap_or_default();
+                let key: String = key.chars().take(80).collect();
                 format!("unknown key `{key}`{hint}, {expected}")
             }
             None if message.starts_with("invalid type") => in_words_of_toml(&message),
@@ -122,7 +123,8 @@ impl Fault {
         ConfigError {
             file: file.to_owned(),
             place: Some(Place::of(&self.span, text)),
-            message: self.message,
+            // a quoted key may hold anything
+            message: self.message.replace(char::is_control, "\u{fffd}"),
         }
     }
 }
