@@ -68,10 +68,29 @@ impl Fields {
         let found = self.raw(field).unwrap_or("(absent)");
         FieldError {
             field,
-            found: found.chars().take(80).collect(),
+            found: line(&found.chars().take(80).collect::<String>()),
             reason: reason.to_owned(),
         }
     }
+}
+
+/// A text from outside as part of a message: one line without control characters, and of a long
+/// one only how it begins and ends. serde's errors quote a wrong value whole.
+pub(super) fn line(text: &str) -> String {
+    const HEAD: usize = 120;
+    const TAIL: usize = 80;
+    let plain = |c: char| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    let length = text.chars().count();
+    if length <= HEAD + TAIL {
+        return text.chars().map(plain).collect();
+    }
+    let head = text.chars().take(HEAD).map(plain);
+    let tail = text.chars().skip(length - TAIL).map(plain);
+    head.chain(['…']).chain(tail).collect()
 }
 
 impl<'de> Deserialize<'de> for Fields {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::json::{FieldError, Fields};
+use super::json::{FieldError, Fields, line};
 use super::subnet::Subnet;
 use crate::mac::Mac;
 
@@ -63,6 +63,15 @@ pub enum LeaseError {
 }
 
 impl BackendAttrs {
+    /// The Ethernet address of the node's tunnel device, if it has one.
+    #[must_use]
+    pub const fn mac(&self) -> Option<Mac> {
+        match self {
+            Self::Vxlan(vtep) => vtep.mac,
+            Self::Udp | Self::HostGw | Self::Other(_) => None,
+        }
+    }
+
     /// The name to show: flannel's backend type.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -84,8 +93,9 @@ impl Attrs {
     pub fn from_json(value: &[u8]) -> Result<Self, LeaseError> {
         const IPV4: &str = "expected an IPv4 address";
         const IPV6: &str = "expected an IPv6 address or null";
-        let text = std::str::from_utf8(value).map_err(|e| LeaseError::Json(e.to_string()))?;
-        let fields = Fields::parse(text).map_err(|e| LeaseError::Json(e.to_string()))?;
+        let text =
+            std::str::from_utf8(value).map_err(|e| LeaseError::Json(line(&e.to_string())))?;
+        let fields = Fields::parse(text).map_err(|e| LeaseError::Json(line(&e.to_string())))?;
         let public_ip = fields.get_not_null("PublicIP", IPV4)?;
         let kind: Option<String> = fields.get("BackendType", "expected a string")?;
         Ok(Self {

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use serde::Serialize;
 
 pub use super::json::FieldError;
-use super::json::Fields;
+use super::json::{Fields, line};
 use super::subnet::Subnet;
 
 /// The network config, valid by construction (flannel facts §1.3).
@@ -198,7 +198,7 @@ impl Network {
     /// # Errors
     /// [`NetworkError`], which names the key and the reason.
     pub fn from_json(text: &str) -> Result<Self, NetworkError> {
-        let fields = Fields::parse(text).map_err(|e| NetworkError::Json(e.to_string()))?;
+        let fields = Fields::parse(text).map_err(|e| NetworkError::Json(line(&e.to_string())))?;
         if fields.get("EnableIPv6", BOOLEAN)? == Some(true) {
             let reason = "it leases IPv4 subnets only";
             return Err(NetworkError::Unsupported(
@@ -324,7 +324,7 @@ fn backend(fields: &Fields) -> Result<Backend, NetworkError> {
             "expected host-gw, vxlan or udp",
         )),
         _ => Err(NetworkError::Unsupported(
-            format!("the backend {kind:?}"),
+            line(&format!("the backend {kind:?}")),
             "it does host-gw, vxlan and udp",
         )),
     }

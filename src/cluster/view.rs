@@ -44,7 +44,7 @@ impl View {
         self.config = None;
         self.garbage.clear();
         for entry in snapshot.entries {
-            if let Ok(subnet) = Subnet::from_key(entry.key.strip_prefix(SUBNETS).unwrap_or("")) {
+            if let Some(subnet) = leased(&entry.key) {
                 // the last good value, in case this one is garbage
                 self.records.extend(before.remove_entry(&subnet));
             }
@@ -62,23 +62,28 @@ impl View {
         self.revision = snapshot.revision;
     }
 
-    /// Takes one change.
-    pub fn apply(&mut self, event: Event) {
+    /// Takes one change. Answers the lease that it drops, if any.
+    pub fn apply(&mut self, event: Event) -> Option<Record> {
         match event {
             Event::Put(entry) => {
                 self.revision = self.revision.max(entry.revision);
                 self.put(entry);
+                None
             }
             Event::Deleted { key, revision } => {
                 self.revision = self.revision.max(revision);
                 self.garbage.remove(&key);
                 if key == CONFIG {
                     self.config = None;
-                } else if let Some(Ok(subnet)) = key.strip_prefix(SUBNETS).map(Subnet::from_key) {
-                    self.records.remove(&subnet);
                 }
+                self.records.remove(&leased(&key)?)
             }
         }
+    }
+
+    /// Takes back a lease that a change has dropped, unless there is another by now.
+    pub fn restore(&mut self, record: Record) {
+        self.records.entry(record.lease.subnet).or_insert(record);
     }
 
     fn put(&mut self, entry: Entry) {
@@ -92,6 +97,10 @@ impl View {
         };
         match Subnet::from_key(name) {
             Err(error) => self.reject(&entry, error.to_string()),
+            Ok(subnet) if subnet.key() != name => {
+                let reason = format!("the key of the subnet {subnet} is {}", subnet.key());
+                self.reject(&entry, reason);
+            }
             Ok(subnet) => match Attrs::from_json(&entry.value) {
                 Err(error) => self.reject(&entry, error.to_string()),
                 Ok(attrs) => {
@@ -168,6 +177,14 @@ impl View {
     pub const fn garbage(&self) -> &BTreeMap<String, Garbage> {
         &self.garbage
     }
+}
+
+/// The subnet whose lease is kept under this key. `10.5.34.7-24` and `10.5.34.0-024` mean a
+/// subnet too, but what becomes of them must not befall the lease under `10.5.34.0-24`.
+fn leased(key: &str) -> Option<Subnet> {
+    let name = key.strip_prefix(SUBNETS)?;
+    let subnet = Subnet::from_key(name).ok()?;
+    (subnet.key() == name).then_some(subnet)
 }
 
 #[cfg(test)]

@@ -92,3 +92,14 @@ proptest! {
         let _ = Attrs::from_json(&value);
     }
 }
+
+#[test]
+fn what_is_said_of_a_wrong_value_is_one_short_line() {
+    let long = format!("\"{}\"", "x".repeat(100_000));
+    let lines = "{\"PublicIP\": {\n\t\"a\": \"\u{9b}2J\" }}";
+    for value in [long.as_str(), lines] {
+        let error = Attrs::from_json(value.as_bytes()).unwrap_err().to_string();
+        assert!(error.len() < 300, "{error}");
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+}

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{Ledger, Millis};
 use crate::cluster::datastore::StoreError;
+use crate::cluster::json::line;
 
 /// How long a writer waits for others, and between two tries.
 const LOCK: Duration = Duration::from_secs(10);
@@ -78,8 +79,8 @@ impl Shelf {
         if bytes.len() as u64 > LARGEST {
             return Err(self.corrupt(&format!("it is larger than {LARGEST} bytes")));
         }
-        let book: Book =
-            serde_json::from_slice(&bytes).map_err(|error| self.corrupt(&error.to_string()))?;
+        let book: Book = serde_json::from_slice(&bytes)
+            .map_err(|error| self.corrupt(&line(&error.to_string())))?;
         if book.format != FORMAT {
             return Err(self.corrupt(&format!("it has the unknown format {}", book.format)));
         }

@@ -187,3 +187,14 @@ proptest! {
         let _ = parse(&text);
     }
 }
+
+#[test]
+fn what_is_said_of_a_long_backend_name_is_short() {
+    let kind = "x".repeat(100_000);
+    let text = format!(r#"{{"Network":"10.5.0.0/16","Backend":{{"Type":"{kind}"}}}}"#);
+    let error = Network::from_json(&text).unwrap_err().to_string();
+    assert!(
+        error.contains("the backend") && error.len() < 400,
+        "{error}"
+    );
+}

@@ -122,3 +122,28 @@ fn an_entry_that_does_not_expire_is_a_reservation() {
     view.replace(snapshot(3, vec![reserved]));
     assert!(view.record(subnet("10.5.2.0-24")).unwrap().reserved);
 }
+
+#[test]
+fn another_spelling_of_a_key_does_nothing_to_the_lease_under_the_right_one() {
+    let mut view = View::default();
+    view.replace(snapshot(3, vec![entry("subnets/10.5.2.0-24", NODE2, 3)]));
+    let before: Vec<Record> = view.records().cloned().collect();
+    for (name, revision) in [("10.5.2.7-24", 4), ("10.5.2.0-024", 5)] {
+        let key = format!("subnets/{name}");
+        view.apply(Event::Put(entry(&key, NODE2, revision)));
+        assert!(view.garbage()[&key].reason.ends_with("is 10.5.2.0-24"));
+        assert!(view.records().eq(&before), "{name}");
+        view.apply(Event::Deleted {
+            key,
+            revision: Revision(9),
+        });
+        assert!(view.records().eq(&before), "{name}");
+    }
+    // nor does it keep a lease that has gone
+    view.replace(snapshot(9, vec![entry("subnets/10.5.2.7-24", NODE2, 4)]));
+    assert!(keys(&view).is_empty());
+    assert!(
+        view.taken().eq([subnet("10.5.2.0-24")]),
+        "but it is not free"
+    );
+}
