@@ -46,8 +46,21 @@ pub enum Choice {
     Discard(Record),
     /// Nobody has this subnet: create it.
     Take(Subnet),
+    /// Somebody has this subnet, and no other will do.
+    Occupied(Subnet),
     /// Every subnet is taken.
     Exhausted,
+}
+
+/// Where a node goes that gives up the subnet it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// To this subnet and no other.
+    Exactly(Subnet),
+    /// To this one if it can be had, else to any.
+    Rather(Subnet),
+    /// To any.
+    Any,
 }
 
 impl Wish {
@@ -89,6 +102,33 @@ pub fn choose(network: &Network, view: &View, wish: &Wish, dice: &mut impl Rng) 
     if let Some(subnet) = remembered.into_iter().flatten().find(free) {
         return Choice::Take(subnet);
     }
+    any_free(network, view, dice)
+}
+
+/// Chooses for a node with this address that gives up the subnet it has.
+pub fn choose_other(
+    network: &Network,
+    view: &View,
+    public_ip: Ipv4Addr,
+    goal: Goal,
+    dice: &mut impl Rng,
+) -> Choice {
+    let (Goal::Exactly(subnet) | Goal::Rather(subnet)) = goal else {
+        return any_free(network, view, dice);
+    };
+    let own = view.record(subnet);
+    if let Some(own) = own.filter(|own| own.lease.attrs.public_ip == public_ip) {
+        return Choice::Keep(own.clone());
+    }
+    let free = !taken(network, view).any(|taken| taken.overlaps(subnet));
+    match goal {
+        _ if free && network.allows(subnet) => Choice::Take(subnet),
+        Goal::Exactly(subnet) => Choice::Occupied(subnet),
+        Goal::Rather(_) | Goal::Any => any_free(network, view, dice),
+    }
+}
+
+fn any_free(network: &Network, view: &View, dice: &mut impl Rng) -> Choice {
     let candidates: Vec<Subnet> = free_subnets(network, view).take(CANDIDATES).collect();
     match candidates.len() {
         0 => Choice::Exhausted,

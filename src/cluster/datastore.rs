@@ -151,6 +151,9 @@ pub trait Datastore: Send + Sync + 'static {
     /// What to call it in messages, such as `etcd at https://192.168.1.47:2379`.
     fn name(&self) -> String;
 
+    /// This host has another address: what was connected from the one before gets no answers.
+    fn reconnect(&self) {}
+
     /// All entries under the prefix, at one revision.
     fn list(&self) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
 

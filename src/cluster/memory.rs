@@ -31,6 +31,10 @@ struct State {
     lose_answers: u32,
 }
 
+/// What was in a datastore once.
+#[derive(Debug, Clone, Default)]
+pub struct Backup(Ledger);
+
 /// A running watch on memory.
 #[derive(Debug)]
 pub struct MemoryWatch {
@@ -77,6 +81,19 @@ impl Memory {
     /// Forgets the history.
     pub fn compact(&self) {
         self.state().ledger.compact();
+    }
+
+    /// All that is in it now.
+    #[must_use]
+    pub fn back_up(&self) -> Backup {
+        Backup(self.state().ledger.clone())
+    }
+
+    /// Puts a backup in place of all that is in it; the empty one is an empty datastore. Its
+    /// history goes back, and running watches with it.
+    pub fn restore(&self, backup: Backup) {
+        self.state().ledger = backup.0;
+        self.bell.send_replace(());
     }
 
     /// Lets an entry expire now.

@@ -1,6 +1,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use rand::SeedableRng;
+
 use super::*;
 use crate::cluster::lease::BackendAttrs;
 use crate::cluster::memory::Memory;
@@ -32,9 +34,29 @@ fn wish(public_ip: Ipv4Addr) -> Wish {
     }
 }
 
-async fn take(store: &Memory, public_ip: Ipv4Addr) -> Result<Held, AcquireError> {
+fn claimant(store: &Memory) -> Claimant<'_, Memory> {
+    Claimant::new(store, DAY, StdRng::from_rng(&mut rand::rng()))
+}
+
+async fn renew(store: &Memory, held: &Held, public_ip: Ipv4Addr) -> Result<Claim, AcquireError> {
+    claimant(store).renew(held, attrs(public_ip)).await
+}
+
+async fn renumber(
+    store: &Memory,
+    network: &Network,
+    held: &Held,
+    goal: Goal,
+) -> Result<Held, AcquireError> {
+    let attrs = attrs(NODE1);
+    claimant(store).renumber(network, held, goal, attrs).await
+}
+
+async fn join(store: &Memory, public_ip: Ipv4Addr) -> Result<Held, AcquireError> {
     let wish = wish(public_ip);
-    acquire(store, &network(), &wish, |_| attrs(public_ip), DAY).await
+    claimant(store)
+        .acquire(&network(), &wish, |_| attrs(public_ip))
+        .await
 }
 
 async fn view(store: &Memory) -> View {
@@ -60,13 +82,13 @@ async fn overwrite(store: &Memory, held: &Held, value: &str) {
 #[tokio::test]
 async fn a_lease_is_written_in_flanneld_s_words_and_found_again() {
     let store = Memory::new();
-    let held = take(&store, NODE1).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
     assert_eq!(held.ttl, Some(DAY));
     let entries = store.list().await.unwrap().entries;
     let value = r#"{"PublicIP":"192.168.1.47","PublicIPv6":null,"BackendType":"host-gw"}"#;
     assert_eq!(entries[0].value, value.as_bytes());
     assert!(entries[0].expires);
-    let again = take(&store, NODE1).await.unwrap();
+    let again = join(&store, NODE1).await.unwrap();
     assert_eq!(again.lease, held.lease);
     assert_eq!(view(&store).await.records().count(), 1);
 }
@@ -76,7 +98,7 @@ async fn no_two_nodes_get_one_subnet_and_the_fifth_gets_none() {
     let store = Memory::new();
     let takers = (1..=4).map(|host| {
         let store = store.clone();
-        tokio::spawn(async move { take(&store, Ipv4Addr::new(192, 168, 1, host)).await })
+        tokio::spawn(async move { join(&store, Ipv4Addr::new(192, 168, 1, host)).await })
     });
     let mut subnets = Vec::new();
     for taker in takers.collect::<Vec<_>>() {
@@ -85,8 +107,8 @@ async fn no_two_nodes_get_one_subnet_and_the_fifth_gets_none() {
     subnets.sort();
     subnets.dedup();
     assert_eq!(subnets.len(), 4);
-    let error = take(&store, NODE1).await.unwrap_err();
-    assert!(matches!(error, AcquireError::Exhausted(_)));
+    let error = join(&store, NODE1).await.unwrap_err();
+    assert!(matches!(error, AcquireError::Exhausted { .. }));
     let text = error.to_string();
     assert!(text.contains("from 10.5.0.4 to 10.5.0.16"), "{text}");
 }
@@ -103,12 +125,12 @@ async fn a_reservation_is_taken_and_stays_one() {
         ttl: None,
     };
     store.put(put).await.unwrap();
-    let held = take(&store, NODE1).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
     assert_eq!(
         (lease_key(held.lease.subnet).as_str(), held.ttl),
         (key, None)
     );
-    let renewed = renew(&store, &held, attrs(NODE1), DAY).await.unwrap();
+    let renewed = renew(&store, &held, NODE1).await.unwrap();
     let Claim::Held(renewed) = renewed else {
         panic!("{renewed:?}")
     };
@@ -116,7 +138,7 @@ async fn a_reservation_is_taken_and_stays_one() {
     assert!(!store.list().await.unwrap().entries[0].expires);
     // the administrator takes it back: what is claimed again is an ordinary lease
     assert!(store.delete(key, renewed.revision).await.unwrap());
-    let again = renew(&store, &renewed, attrs(NODE1), DAY).await.unwrap();
+    let again = renew(&store, &renewed, NODE1).await.unwrap();
     assert!(matches!(again, Claim::Retaken(held) if held.ttl == Some(DAY)));
 }
 
@@ -125,9 +147,11 @@ async fn an_own_lease_that_no_longer_fits_is_deleted() {
     let store = Memory::new();
     let old = Network::from_json(r#"{"Network":"10.9.0.0/16"}"#).unwrap();
     let wish = wish(NODE1);
-    let held = acquire(&store, &old, &wish, |_| attrs(NODE1), DAY).await;
+    let held = claimant(&store)
+        .acquire(&old, &wish, |_| attrs(NODE1))
+        .await;
     let held = held.unwrap();
-    let moved = take(&store, NODE1).await.unwrap();
+    let moved = join(&store, NODE1).await.unwrap();
     assert_ne!(moved.lease.subnet, held.lease.subnet);
     assert_eq!(view(&store).await.records().count(), 1);
 }
@@ -135,8 +159,8 @@ async fn an_own_lease_that_no_longer_fits_is_deleted() {
 #[tokio::test]
 async fn renewal_writes_anew_and_keeps_the_subnet() {
     let store = Memory::new();
-    let held = take(&store, NODE1).await.unwrap();
-    let renewed = renew(&store, &held, attrs(NODE2), DAY).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
+    let renewed = renew(&store, &held, NODE2).await.unwrap();
     let Claim::Held(renewed) = renewed else {
         panic!("{renewed:?}")
     };
@@ -148,32 +172,32 @@ async fn renewal_writes_anew_and_keeps_the_subnet() {
 #[tokio::test]
 async fn a_lease_that_was_deleted_or_expired_is_claimed_again() {
     let store = Memory::new();
-    let held = take(&store, NODE1).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
     store.expire(&lease_key(held.lease.subnet));
-    let claim = renew(&store, &held, attrs(NODE1), DAY).await.unwrap();
+    let claim = renew(&store, &held, NODE1).await.unwrap();
     assert!(matches!(claim, Claim::Retaken(again) if again.lease == held.lease));
 }
 
 #[tokio::test]
 async fn a_write_of_ours_that_came_from_elsewhere_is_taken_over() {
     let store = Memory::new();
-    let held = take(&store, NODE1).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
     overwrite(
         &store,
         &held,
         r#"{"PublicIP":"192.168.1.47","PublicIPv6":null}"#,
     )
     .await;
-    let claim = renew(&store, &held, attrs(NODE1), DAY).await.unwrap();
+    let claim = renew(&store, &held, NODE1).await.unwrap();
     assert!(matches!(claim, Claim::Retaken(again) if again.lease == held.lease));
 }
 
 #[tokio::test]
 async fn an_unreadable_own_lease_is_written_anew() {
     let store = Memory::new();
-    let held = take(&store, NODE1).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
     overwrite(&store, &held, "{").await;
-    let claim = renew(&store, &held, attrs(NODE1), DAY).await.unwrap();
+    let claim = renew(&store, &held, NODE1).await.unwrap();
     assert!(matches!(claim, Claim::Retaken(again) if again.lease == held.lease));
 }
 
@@ -181,10 +205,10 @@ async fn an_unreadable_own_lease_is_written_anew() {
 #[tokio::test]
 async fn a_subnet_of_somebody_else_is_never_taken() {
     let store = Memory::new();
-    let held = take(&store, NODE1).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
     let theirs = attrs(NODE2).to_json();
     overwrite(&store, &held, &theirs).await;
-    let claim = renew(&store, &held, attrs(NODE1), DAY).await.unwrap();
+    let claim = renew(&store, &held, NODE1).await.unwrap();
     assert!(matches!(claim, Claim::Taken(other) if other.attrs.public_ip == NODE2));
     assert!(!release(&store, &held).await.unwrap());
     let entries = store.list().await.unwrap().entries;
@@ -195,7 +219,7 @@ async fn a_subnet_of_somebody_else_is_never_taken() {
 #[tokio::test]
 async fn the_other_spelling_of_a_subnet_counts_as_taken() {
     let store = Memory::new();
-    let held = take(&store, NODE1).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
     let key = lease_key(held.lease.subnet);
     store.expire(&key);
     let dual = format!("{key}&fd00::-64");
@@ -207,9 +231,9 @@ async fn the_other_spelling_of_a_subnet_counts_as_taken() {
         ttl: None,
     };
     store.put(put).await.unwrap();
-    let claim = renew(&store, &held, attrs(NODE1), DAY).await.unwrap();
+    let claim = renew(&store, &held, NODE1).await.unwrap();
     assert!(matches!(claim, Claim::Taken(_)));
-    let moved = take(&store, NODE1).await.unwrap();
+    let moved = join(&store, NODE1).await.unwrap();
     assert!(!moved.lease.subnet.overlaps(held.lease.subnet));
 }
 
@@ -218,21 +242,21 @@ async fn a_write_whose_answer_was_lost_is_found() {
     let store = Memory::new();
     store.lose_answers(1);
     assert!(matches!(
-        take(&store, NODE1).await,
+        join(&store, NODE1).await,
         Err(AcquireError::Store(_))
     ));
-    let held = take(&store, NODE1).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
     assert_eq!(view(&store).await.records().count(), 1);
     store.lose_answers(1);
-    assert!(renew(&store, &held, attrs(NODE1), DAY).await.is_err());
-    let claim = renew(&store, &held, attrs(NODE1), DAY).await.unwrap();
+    assert!(renew(&store, &held, NODE1).await.is_err());
+    let claim = renew(&store, &held, NODE1).await.unwrap();
     assert!(matches!(claim, Claim::Retaken(_)));
 }
 
 #[tokio::test]
 async fn release_gives_the_lease_back() {
     let store = Memory::new();
-    let held = take(&store, NODE1).await.unwrap();
+    let held = join(&store, NODE1).await.unwrap();
     assert!(release(&store, &held).await.unwrap());
     assert!(!release(&store, &held).await.unwrap());
     assert!(store.list().await.unwrap().entries.is_empty());
@@ -248,7 +272,7 @@ async fn many_nodes_on_few_subnets_never_share_one() {
         tokio::spawn(async move {
             let address = Ipv4Addr::new(192, 168, 1, host);
             for _ in 0..20 {
-                let Ok(held) = take(&store, address).await else {
+                let Ok(held) = join(&store, address).await else {
                     continue;
                 };
                 let key = held.lease.subnet.key();
@@ -263,4 +287,67 @@ async fn many_nodes_on_few_subnets_never_share_one() {
     for node in nodes.collect::<Vec<_>>() {
         node.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_move_takes_the_new_subnet_and_gives_the_old_one_back() {
+    let store = Memory::new();
+    let held = join(&store, NODE1).await.unwrap();
+    let free = network().subnets().find(|free| *free != held.lease.subnet);
+    let goal = Goal::Exactly(free.unwrap());
+    let network = network();
+    let moved = renumber(&store, &network, &held, goal).await;
+    let moved = moved.unwrap();
+    assert_eq!((Some(moved.lease.subnet), moved.ttl), (free, Some(DAY)));
+    let view = view(&store).await;
+    let keys: Vec<Subnet> = view.records().map(|record| record.lease.subnet).collect();
+    assert_eq!(keys, [moved.lease.subnet]);
+}
+
+#[tokio::test]
+async fn a_move_leaves_what_is_not_ours_to_give_back() {
+    let store = Memory::new();
+    let network = network();
+    let held = join(&store, NODE1).await.unwrap();
+    let theirs = attrs(NODE2).to_json();
+    overwrite(&store, &held, &theirs).await;
+    let stays = Goal::Exactly(held.lease.subnet);
+    let error = renumber(&store, &network, &held, stays).await;
+    let text = error.unwrap_err().to_string();
+    assert_eq!(text, format!("{} is taken by {NODE2}", held.lease.subnet));
+    let rather = Goal::Rather(held.lease.subnet);
+    let moved = renumber(&store, &network, &held, rather).await;
+    assert_ne!(moved.unwrap().lease.subnet, held.lease.subnet);
+    let view = view(&store).await;
+    let other = view.record(held.lease.subnet).unwrap();
+    assert_eq!(other.lease.attrs.public_ip, NODE2);
+}
+
+#[tokio::test]
+async fn a_full_network_is_told_with_who_holds_it() {
+    let store = Memory::new();
+    let mut holders = Vec::new();
+    for host in 1..=4 {
+        holders.push(
+            join(&store, Ipv4Addr::new(192, 168, 1, host))
+                .await
+                .unwrap(),
+        );
+    }
+    overwrite(&store, &holders[2], "{").await;
+    let first = &holders[0];
+    renew(&store, first, first.lease.attrs.public_ip)
+        .await
+        .unwrap();
+    let text = join(&store, NODE1).await.unwrap_err().to_string();
+    let expected = format!(
+        "no free subnet: all /30 subnets from 10.5.0.4 to 10.5.0.16 are leased (3 leases, 1 \
+         more unreadable, longest not renewed {} of 192.168.1.2); release leases of nodes that \
+         are gone, or widen the network",
+        holders[1].lease.subnet
+    );
+    assert_eq!(text, expected);
+    let other = Goal::Any;
+    let moved = renumber(&store, &network(), &holders[3], other).await;
+    assert!(matches!(moved, Err(AcquireError::Exhausted { .. })));
 }

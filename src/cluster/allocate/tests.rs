@@ -46,7 +46,9 @@ fn choice(view: &View, wish: &Wish) -> Choice {
 fn kept(choice: Choice) -> String {
     match choice {
         Choice::Keep(record) => record.lease.subnet.key(),
-        Choice::Discard(_) | Choice::Take(_) | Choice::Exhausted => panic!("{choice:?}"),
+        Choice::Discard(_) | Choice::Take(_) | Choice::Occupied(_) | Choice::Exhausted => {
+            panic!("{choice:?}")
+        }
     }
 }
 
@@ -192,7 +194,7 @@ proptest! {
         match choose(&network, &view, &wish(), &mut SmallRng::seed_from_u64(seed)) {
             Choice::Take(subnet) => prop_assert!(is_free(subnet) && network.allows(subnet)),
             Choice::Exhausted => prop_assert!(!network.subnets().any(is_free)),
-            Choice::Keep(_) | Choice::Discard(_) => prop_assert!(false, "nothing is ours"),
+            Choice::Keep(_) | Choice::Discard(_) | Choice::Occupied(_) => prop_assert!(false, "nothing is ours"),
         }
     }
 }
