@@ -4,8 +4,10 @@
 //! time limits. So there is one client per endpoint here, and every request goes through
 //! `call`, which has a limit per try and moves on. Connects on first use and again by itself.
 
+mod access;
 mod call;
 mod failure;
+mod lease;
 mod options;
 mod watch;
 
@@ -19,8 +21,9 @@ use super::datastore::{CONFIG, Datastore, Entry, Fence, Outcome, Put, Revision, 
 use super::datastore::{Snapshot, StoreError};
 use call::{Answer, Members};
 use failure::{Cause, Failure};
+use lease::revoke_unused;
 
-pub use options::{Credentials, EtcdOptions, Secret, TlsFiles};
+pub use options::{Credentials, EtcdOptions, TlsFiles};
 pub use watch::EtcdWatch;
 
 /// Entries per request of a list.
@@ -29,9 +32,6 @@ const PAGE: i64 = 2_000;
 const MOST_ENTRIES: usize = 200_000;
 /// Room for a page of ordinary entries many times over; the library's own limit is 4 MiB.
 const LARGEST_ANSWER: usize = 32 << 20;
-/// The limit for giving back a lease, which nobody needs to wait for.
-const REVOKE_LIMIT: Duration = Duration::from_secs(1);
-
 /// etcd, through one endpoint at a time.
 pub struct Etcd {
     members: Members,
@@ -60,7 +60,8 @@ impl Etcd {
     ///
     /// # Errors
     /// [`StoreError::Refused`] where an endpoint is not a URL with a port or does not go with
-    /// the TLS files, or where one of these cannot be read.
+    /// the TLS files, or where one of these or the password cannot be read. Later on, when they
+    /// are read again, that is a failed call like others.
     pub fn new(options: EtcdOptions) -> Result<Self, StoreError> {
         let folder = Folder(options::folder(&options.prefix));
         Ok(Self {
@@ -115,18 +116,6 @@ impl Etcd {
         })
     }
 
-    /// A fresh etcd lease: its id and how long it lives.
-    async fn grant(&self, ttl: Duration) -> Result<(i64, Duration), Failure> {
-        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        let seconds = i64::try_from(seconds.max(1)).unwrap_or(i64::MAX);
-        let answer = self
-            .members
-            .call(|mut client| async move { client.lease_grant(seconds, None).await });
-        let lease = answer.await?.value;
-        let granted = u64::try_from(lease.ttl()).unwrap_or(0);
-        Ok((lease.id(), Duration::from_secs(granted)))
-    }
-
     async fn transact(&self, txn: &Txn) -> Result<Answer<TxnResponse>, Failure> {
         self.members
             .call(|mut client| {
@@ -134,6 +123,25 @@ impl Etcd {
                 async move { client.txn(txn).await }
             })
             .await
+    }
+
+    async fn put_once(&self, put: Put<'_>) -> Result<Outcome, Failure> {
+        let lease = match put.ttl {
+            Some(ttl) => Some(self.grant(ttl).await?),
+            None => None,
+        };
+        let result = self.put_under(put, lease).await;
+        if let Some((id, _)) = lease {
+            let unused = match &result {
+                Ok(Outcome::Stored { .. }) => false,
+                Ok(Outcome::Conflict) => true,
+                Err(failure) => matches!(failure.cause, Cause::Refused | Cause::Full),
+            };
+            if unused {
+                self.revoke(id).await;
+            }
+        }
+        result
     }
 
     async fn put_under(
@@ -180,6 +188,10 @@ impl Datastore for Etcd {
         format!("etcd at {}", self.members)
     }
 
+    fn reconnect(&self) {
+        self.members.reconnect();
+    }
+
     async fn list(&self) -> Result<Snapshot, StoreError> {
         let mut tries = 3;
         loop {
@@ -199,32 +211,13 @@ impl Datastore for Etcd {
             // to etcd, an entry that does not exist was last written at revision 0
             return Ok(Outcome::Conflict);
         }
-        let doing = |failure: Failure| failure.while_doing(&format!("writing {}", put.key));
-        let lease = match put.ttl {
-            Some(ttl) => Some(self.grant(ttl).await.map_err(doing)?),
-            None => None,
-        };
-        let result = self.put_under(put, lease).await;
-        if let Some((id, _)) = lease {
-            let unused = match &result {
-                Ok(Outcome::Stored { .. }) => false,
-                Ok(Outcome::Conflict) => true,
-                Err(failure) => failure.cause == Cause::Refused,
-            };
-            if unused {
-                let revoked = self
-                    .members
-                    .call(|mut client| async move { client.lease_revoke(id).await });
-                if let Err(failure) = revoked.await {
-                    tracing::debug!(
-                        lease = id,
-                        reason = failure.reason,
-                        "etcd lease not revoked"
-                    );
-                }
-            }
+        let result = self.put_once(put).await;
+        if let (Err(failure), Fence::Unchanged(revision)) = (&result, put.fence)
+            && failure.cause == Cause::Full
+        {
+            self.keep_alive(&self.folder.key(put.key), revision).await;
         }
-        result.map_err(doing)
+        result.map_err(|failure| failure.while_doing(&format!("writing {}", put.key)))
     }
 
     async fn delete(&self, key: &str, revision: Revision) -> Result<bool, StoreError> {
@@ -272,25 +265,6 @@ fn previous_lease(response: &TxnResponse) -> Option<i64> {
     match response.op_responses().into_iter().next()? {
         TxnOpResponse::Put(put) => Some(put.prev_key()?.lease()).filter(|lease| *lease != 0),
         TxnOpResponse::Get(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
-    }
-}
-
-/// Gives back a lease that nothing hangs on any more. Somebody may have put several entries on
-/// one lease, and revoking it would delete them all.
-async fn revoke_unused<T>(answer: &Answer<T>, lease: i64) {
-    let mut client = answer.client.lease_client();
-    let revoke = async {
-        let options = etcd_client::LeaseTimeToLiveOptions::new().with_keys();
-        let left = client.time_to_live(lease, Some(options)).await?;
-        if left.keys().is_empty() {
-            client.revoke(lease).await?;
-        }
-        Ok::<_, etcd_client::Error>(())
-    };
-    match tokio::time::timeout(REVOKE_LIMIT, revoke).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(lease, %error, "former etcd lease not revoked"),
-        Err(_) => tracing::debug!(lease, "former etcd lease not revoked in time"),
     }
 }
 

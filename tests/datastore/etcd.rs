@@ -118,7 +118,7 @@ async fn a_dead_first_endpoint_costs_no_call() {
 
 #[tokio::test]
 async fn a_frozen_server_ends_watches_and_delays_calls_but_little() {
-    let (Some(server), Some(other)) = (EtcdServer::start(), EtcdServer::start()) else {
+    let (Some(mut server), Some(other)) = (EtcdServer::start(), EtcdServer::start()) else {
         return;
     };
     let store = at([server.endpoint()]);
@@ -336,7 +336,7 @@ async fn a_write_that_was_carried_out_unheard_is_no_conflict() {
     let Some(server) = EtcdServer::start() else {
         return;
     };
-    let relay = Relay::start(server.endpoint().strip_prefix("http://").unwrap()).await;
+    let relay = Relay::start(server.endpoint().strip_prefix("http://").unwrap());
     let store = at([relay.endpoint(), server.endpoint()]);
     store.list().await.unwrap();
     relay.swallow_answers_after("subnets/10.5.1.0-24");

@@ -1,15 +1,27 @@
 //! etcd behind passwords and certificates, right and wrong ones.
 
 use flannel_rs::cluster::datastore::{CONFIG, Datastore, Event, Fence, StoreError, Watch};
-use flannel_rs::cluster::etcd::{Credentials, Etcd, Secret, TlsFiles};
+use flannel_rs::cluster::etcd::{Credentials, Etcd, TlsFiles};
+use tempfile::TempDir;
 
 use crate::contract::{Bench, put, stored};
 use crate::etcd::{KEY, at, one_line, options};
 use crate::support::etcd::{ClientCertificate, EtcdServer, EtcdSetup};
 
-fn refusal(error: &StoreError) -> String {
+pub(crate) fn refusal(error: &StoreError) -> String {
     assert!(matches!(error, StoreError::Refused { .. }), "{error:?}");
     one_line(error)
+}
+
+pub(crate) fn logged_in(endpoint: &str, user: &str, folder: &TempDir, password: &str) -> Etcd {
+    let path = folder.path().join(password);
+    std::fs::write(&path, password).unwrap();
+    let mut options = options([endpoint.to_owned()]);
+    options.credentials = Some(Credentials {
+        username: user.to_owned(),
+        password_file: path,
+    });
+    Etcd::new(options).unwrap()
 }
 
 #[tokio::test]
@@ -21,14 +33,8 @@ async fn logging_in_works_or_says_why_not() {
     let Some(mut server) = EtcdServer::start_with(setup) else {
         return;
     };
-    let with = |user: &str, password: &str| {
-        let mut options = options([server.endpoint()]);
-        options.credentials = Some(Credentials {
-            username: user.to_owned(),
-            password: Secret::new(password.to_owned()),
-        });
-        Etcd::new(options).unwrap()
-    };
+    let (endpoint, folder) = (server.endpoint(), TempDir::new().unwrap());
+    let with = |user: &str, password: &str| logged_in(&endpoint, user, &folder, password);
     let text = refusal(&with("flannel", "wrong").list().await.unwrap_err());
     assert!(
         text.contains("check user name and password") && !text.contains("wrong"),
@@ -63,12 +69,8 @@ async fn a_login_for_a_server_without_logins_is_left_out() {
     let Some(server) = EtcdServer::start() else {
         return;
     };
-    let mut options = options([server.endpoint()]);
-    options.credentials = Some(Credentials {
-        username: "root".to_owned(),
-        password: Secret::new("x".to_owned()),
-    });
-    let store = Etcd::new(options).unwrap();
+    let folder = TempDir::new().unwrap();
+    let store = logged_in(&server.endpoint(), "root", &folder, "x");
     stored(&store, put(KEY, "one", Fence::Absent)).await;
 }
 
@@ -82,19 +84,15 @@ async fn a_login_is_retried_when_the_server_comes_late() {
         return;
     };
     server.kill();
-    let mut options = options([server.endpoint()]);
-    options.credentials = Some(Credentials {
-        username: "root".to_owned(),
-        password: Secret::new("x".to_owned()),
-    });
-    let store = Etcd::new(options).unwrap();
+    let folder = TempDir::new().unwrap();
+    let store = logged_in(&server.endpoint(), "root", &folder, "x");
     let error = store.list().await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
     server.restart();
     assert_eq!(store.list().await.unwrap().entries, []);
 }
 
-fn tls(server: &EtcdServer, ca: &str, client: Option<&str>) -> Etcd {
+pub(crate) fn tls(server: &EtcdServer, ca: &str, client: Option<&str>) -> Etcd {
     let file = |name: &str| server.certificates().file(name);
     let mut options = options([server.endpoint()]);
     options.tls = Some(TlsFiles {

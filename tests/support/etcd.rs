@@ -1,7 +1,7 @@
-//! A real etcd of one member, on loopback or in a network namespace.
+//! A real etcd of one member or three, on loopback or in a network namespace.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ pub(crate) struct EtcdSetup {
     pub(crate) login: Option<(String, String)>,
     /// A network namespace made with `ip netns add`, and the address to listen on inside.
     pub(crate) inside: Option<(String, Ipv4Addr)>,
+    /// Further arguments of etcd, such as `--auth-token-ttl=2`.
+    pub(crate) arguments: &'static [&'static str],
 }
 
 /// What a TLS server asks of its clients.
@@ -41,6 +43,7 @@ pub(crate) struct EtcdServer {
     folder: tempfile::TempDir,
     certificates: Option<Certificates>,
     child: Option<Child>,
+    frozen: bool,
 }
 
 /// Whether etcd is installed; says so if not.
@@ -83,10 +86,17 @@ impl EtcdServer {
 
     /// Starts a plain cluster on loopback and waits until every member answers.
     pub(crate) fn start_cluster<const N: usize>(names: [&str; N]) -> Option<[Self; N]> {
+        Self::start_cluster_with(names.map(|name| (name, EtcdSetup::default())))
+    }
+
+    /// Starts a cluster of members with these names and waits until every one answers.
+    pub(crate) fn start_cluster_with<const N: usize>(
+        members: [(&str, EtcdSetup); N],
+    ) -> Option<[Self; N]> {
         if !installed() {
             return None;
         }
-        let mut servers = names.map(|name| Self::prepare(EtcdSetup::default(), name));
+        let mut servers = members.map(|(name, setup)| Self::prepare(setup, name));
         let peers: Vec<String> = servers.iter().map(Self::peer).collect();
         for server in &mut servers {
             server.peers = peers.join(",");
@@ -114,6 +124,7 @@ impl EtcdServer {
             folder,
             setup,
             child: None,
+            frozen: false,
         }
     }
 
@@ -172,39 +183,150 @@ impl EtcdServer {
         self.launch();
     }
 
+    /// Starts it again without waiting for an answer, which may take a quorum.
+    pub(crate) fn restart_unanswered(&mut self) {
+        self.kill();
+        self.spawn();
+    }
+
+    /// Saves what it holds.
+    pub(crate) fn save(&self) -> PathBuf {
+        let backup = self.folder.path().join("backup");
+        self.etcdctl(&["snapshot", "save", backup.to_str().unwrap()]);
+        backup
+    }
+
+    /// Starts it again on the same ports with what was saved, as the same cluster or another.
+    pub(crate) fn restore(&mut self, backup: &Path, another: bool) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).unwrap();
+        self.losses += u32::from(another);
+        let mut command = self.program("etcdctl");
+        command.env("ETCDCTL_API", "3");
+        command.args(["snapshot", "restore"]).arg(backup);
+        command.arg("--data-dir").arg(self.data());
+        command.args(["--name", &self.name, "--initial-cluster", &self.peers]);
+        let url = format!("http://{}:{}", self.ip, self.ports.1);
+        command.args(["--initial-advertise-peer-urls", &url]);
+        command.arg(format!("--initial-cluster-token={}", self.losses));
+        run(&mut command);
+        self.launch();
+    }
+
+    /// Gives everybody certificates of another CA, in the files of the former ones. Servers and
+    /// clients with the former ones go on until they connect again.
+    pub(crate) fn replace_certificates(&mut self) {
+        let folder = self.folder.path().join("tls");
+        self.certificates = Some(Certificates::make(&folder, self.ip));
+    }
+
+    /// Changes the password of its user.
+    pub(crate) fn change_password(&mut self, password: &str) {
+        let (name, _) = self.setup.login.clone().expect("set up with a login");
+        let word = format!("printf '%s' '{password}' |");
+        let shell = format!("{word} exec \"$@\" user passwd {name} --interactive=false");
+        let former = self.control_with_login();
+        let mut command = Command::new("sh");
+        command.args(["-ec", &shell, "sh"]);
+        command.arg(former.get_program()).args(former.get_args());
+        run(command.env("ETCDCTL_API", "3"));
+        self.setup.login = Some((name, password.to_owned()));
+    }
+
+    /// Waits until it answers a read, which takes a leader and a quorum.
+    pub(crate) fn wait_until_it_answers(&mut self) {
+        self.wait();
+    }
+
+    /// Whether it leads its cluster.
+    pub(crate) fn leads(&self) -> bool {
+        let status = &self.status()["Status"];
+        status["leader"] == status["header"]["member_id"]
+    }
+
+    /// The current revision.
+    pub(crate) fn revision(&self) -> i64 {
+        let revision = &self.status()["Status"]["header"]["revision"];
+        revision.as_i64().unwrap()
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let status = self.etcdctl(&["endpoint", "status", "--write-out=json"]);
+        serde_json::from_str::<serde_json::Value>(&status).unwrap()[0].take()
+    }
+
     /// Freezes it (SIGSTOP).
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop(&mut self) {
         self.signal("STOP");
+        self.frozen = true;
     }
 
     /// Ends [`EtcdServer::stop`].
-    pub(crate) fn cont(&self) {
+    pub(crate) fn cont(&mut self) {
         self.signal("CONT");
+        self.frozen = false;
+    }
+
+    /// Whether it can answer.
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some() && !self.frozen
     }
 
     /// Drops all history before the current revision.
     pub(crate) fn compact(&self) {
-        let status = self.etcdctl(&["endpoint", "status", "--write-out=json"]);
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        let revision = status[0]["Status"]["header"]["revision"].as_i64().unwrap();
-        self.etcdctl(&["compact", &revision.to_string()]);
+        self.etcdctl(&["compact", &self.revision().to_string()]);
+    }
+
+    /// Writes until it takes no more; it must have a small `--quota-backend-bytes`.
+    pub(crate) fn fill(&self) {
+        let script = "value=$(head -c 100000 /dev/zero | tr '\\0' x)\n\
+                      for i in $(seq 100); do \"$@\" put /filler \"$value\" || exit 0; done\n\
+                      exit 1";
+        let former = self.control_with_login();
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]);
+        command.arg(former.get_program()).args(former.get_args());
+        run(command.env("ETCDCTL_API", "3"));
+    }
+
+    /// Ends [`EtcdServer::fill`] as its error tells people to.
+    pub(crate) fn make_room(&self) {
+        self.compact();
+        self.etcdctl(&["defrag"]);
+        self.etcdctl(&["alarm", "disarm"]);
     }
 
     /// Runs `etcdctl` against it and returns its output.
     pub(crate) fn etcdctl(&self, arguments: &[&str]) -> String {
+        run(self.control_with_login().args(arguments))
+    }
+
+    fn control_with_login(&self) -> Command {
         let mut command = self.control();
         if let Some((name, password)) = &self.setup.login {
             command.arg(format!("--user={name}:{password}"));
         }
-        run(command.args(arguments))
+        command
+    }
+
+    /// Carries out some writes in one transaction, in etcdctl's words for them.
+    pub(crate) fn transact(&self, writes: &[String]) {
+        let script = "printf '\\n%s\\n\\n\\n' \"$WRITES\" | \"$@\" txn";
+        let former = self.control_with_login();
+        let mut command = Command::new("sh");
+        command.args(["-ec", script, "sh"]);
+        command.arg(former.get_program()).args(former.get_args());
+        command.env("ETCDCTL_API", "3");
+        run(command.env("WRITES", writes.join("\n")));
     }
 
     /// How many requests of a kind it has served, such as `Range`.
     pub(crate) fn served(&self, method: &str) -> u64 {
-        let mut stream = std::net::TcpStream::connect((self.ip, self.ports.0)).unwrap();
-        let mut text = String::new();
-        std::io::Write::write_all(&mut stream, b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-        std::io::Read::read_to_string(&mut stream, &mut text).unwrap();
+        let request = format!(
+            "exec 3<>/dev/tcp/{}/{}; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3",
+            self.ip, self.ports.0
+        );
+        let text = run(self.program("bash").args(["-c", &request]));
         let method = format!("grpc_method=\"{method}\"");
         text.lines()
             .filter(|line| line.starts_with("grpc_server_started_total") && line.contains(&method))
@@ -259,6 +381,7 @@ impl EtcdServer {
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(self.folder.path().join("log")).unwrap());
         command.arg(format!("--initial-cluster-token={}", self.losses));
+        command.args(self.setup.arguments);
         if let Some(tls) = &self.certificates {
             command.arg("--cert-file").arg(tls.file("server.pem"));
             command.arg("--key-file").arg(tls.file("server.key"));
@@ -268,6 +391,7 @@ impl EtcdServer {
             }
         }
         self.child = Some(command.spawn().unwrap());
+        self.frozen = false;
     }
 
     fn wait(&mut self) {
@@ -304,8 +428,9 @@ impl EtcdServer {
         command.arg(format!("--endpoints={}", self.endpoint()));
         if let Some(tls) = &self.certificates {
             command.arg("--cacert").arg(tls.file("ca.pem"));
-            command.arg("--cert").arg(tls.file("client.pem"));
-            command.arg("--key").arg(tls.file("client.key"));
+            // the client's may be the ones that a test has spoiled
+            command.arg("--cert").arg(tls.file("server.pem"));
+            command.arg("--key").arg(tls.file("server.key"));
         }
         command
     }

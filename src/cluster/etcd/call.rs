@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, Error};
+use etcd_client::{Client, Error};
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
+use super::access::{Access, CONNECT, Files};
 use super::failure::{Cause, Failure};
-use super::options::{self, Credentials, EtcdOptions};
+use super::options::{self, EtcdOptions};
 use crate::cluster::datastore::StoreError;
 
-/// The limit of one try, connecting and logging in included.
+/// The limit of one answer; a login is one of its own.
 const TRY: Duration = Duration::from_secs(3);
 /// Between the two rounds over the endpoints: time to notice that a connection is gone.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -24,20 +25,30 @@ pub(super) struct Members {
     members: Vec<Member>,
     /// The one that answered last.
     current: AtomicUsize,
-    credentials: Option<Credentials>,
+    files: Files,
 }
 
 struct Member {
     endpoint: String,
-    connect: ConnectOptions,
     connection: Mutex<Connection>,
+    /// Whether the connection is of no use any more.
+    outdated: AtomicBool,
 }
 
 #[derive(Default)]
 struct Connection {
-    client: Option<Client>,
+    /// The client, and what it was made with: it connects again by itself, always with that.
+    client: Option<(Client, Access)>,
     /// Grows with every new client, so that nobody drops another one than failed him.
     number: u64,
+}
+
+/// A client to make one try with.
+struct Loan {
+    client: Client,
+    number: u64,
+    /// Whether nobody has used it before, so that it may have yet to connect.
+    fresh: bool,
 }
 
 /// What a member answered.
@@ -61,19 +72,32 @@ impl<T> Answer<T> {
 
 impl Members {
     pub(super) fn new(options: EtcdOptions) -> Result<Self, StoreError> {
-        let members = options::dial(&options)?
+        let members = options::urls(&options)?
             .into_iter()
-            .map(|(endpoint, connect)| Member {
+            .map(|endpoint| Member {
                 endpoint,
-                connect,
                 connection: Mutex::default(),
+                outdated: AtomicBool::default(),
             })
             .collect();
+        let files = Files {
+            tls: options.tls,
+            credentials: options.credentials,
+        };
+        // what is wrong from the start is for whoever starts us
+        files.read()?;
         Ok(Self {
             members,
             current: AtomicUsize::new(0),
-            credentials: options.credentials,
+            files,
         })
+    }
+
+    /// Lets every request from now on make a connection of its own.
+    pub(super) fn reconnect(&self) {
+        for member in &self.members {
+            member.outdated.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Asks the endpoint that answered last, then the others; those that failed at once get a
@@ -99,7 +123,7 @@ impl Members {
                     continue;
                 }
                 let member = &self.members[index];
-                match member.ask(self.credentials.as_ref(), &ask).await {
+                match member.ask(&self.files, &ask).await {
                     Ok((value, client)) => {
                         self.current.store(index, Ordering::Relaxed);
                         let endpoint = member.endpoint.clone();
@@ -135,60 +159,94 @@ impl fmt::Display for Members {
 }
 
 impl Member {
-    async fn ask<T, F, Fut>(
-        &self,
-        credentials: Option<&Credentials>,
-        ask: F,
-    ) -> Result<(T, Client), Failure>
+    async fn ask<T, F, Fut>(&self, files: &Files, ask: F) -> Result<(T, Client), Failure>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, Error>>,
     {
-        let mut number = None;
-        let work = async {
-            let (used, client) = self.client(credentials).await?;
-            number = Some(used);
-            let answer = ask(client.clone())
-                .await
-                .map_err(|error| Failure::from(&error));
-            Ok((answer?, client))
+        let limit = self.limit(true);
+        let loan = timeout(limit, self.client(files));
+        let loan = loan.await.map_err(|_| Failure::no_answer(limit))??;
+        let limit = self.limit(loan.fresh);
+        let failure = match timeout(limit, ask(loan.client.clone())).await {
+            Ok(Ok(answer)) => return Ok((answer, loan.client)),
+            Ok(Err(error)) => Failure::from(&error),
+            Err(_) => Failure::no_answer(limit),
         };
-        let failure = match timeout(TRY, work).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure::no_answer(TRY),
-        };
-        self.forget(number).await;
+        if failure.blames_connection() {
+            self.forget(loan.number).await;
+        }
         Err(failure)
     }
 
-    /// The client, made if there is none. Logging in needs the server, so it is part of a try.
-    async fn client(&self, credentials: Option<&Credentials>) -> Result<(u64, Client), Failure> {
+    /// The limit of one try. A plain connection takes no answers to make.
+    fn limit(&self, fresh: bool) -> Duration {
+        if fresh && self.endpoint.starts_with("https://") {
+            CONNECT + TRY
+        } else {
+            TRY
+        }
+    }
+
+    /// The client, made if there is none that goes with what the files say now.
+    async fn client(&self, files: &Files) -> Result<Loan, Failure> {
         let mut connection = self.connection.lock().await;
-        if let Some(client) = &connection.client {
-            return Ok((connection.number, client.clone()));
+        if self.outdated.swap(false, Ordering::Relaxed) {
+            connection.client = None;
         }
-        let mut options = self.connect.clone();
-        if let Some(user) = credentials {
-            options = options.with_user(&user.username, user.password.reveal());
+        let access = files.read_again().await;
+        let former = connection.client.as_ref();
+        if let Some((client, _)) =
+            former.filter(|(_, with)| access.as_ref().is_ok_and(|a| a == with))
+        {
+            return Ok(connection.lend(client.clone(), false));
         }
-        let client = match Client::connect([&self.endpoint], Some(options)).await {
+        let made = match access {
+            Ok(access) => self.connect(&access).await.map(|client| (client, access)),
+            Err(failure) => Err(failure),
+        };
+        match (made, former) {
+            (Ok((client, access)), _) => {
+                connection.number += 1;
+                connection.client = Some((client.clone(), access));
+                Ok(connection.lend(client, true))
+            }
+            // files that are being replaced one by one do not go together for a moment
+            (Err(failure), Some((client, _))) => {
+                tracing::debug!(reason = failure.reason, "staying with the former files");
+                Ok(connection.lend(client.clone(), false))
+            }
+            (Err(failure), None) => Err(failure),
+        }
+    }
+
+    /// Makes a client. Logging in needs the server, so it is part of a try.
+    async fn connect(&self, access: &Access) -> Result<Client, Failure> {
+        let url = &self.endpoint;
+        let client = match Client::connect([url], Some(access.logged_in(url))).await {
             // as etcd's own client does it
             Err(error) if Failure::from(&error).cause == Cause::NoLogin => {
-                Client::connect([&self.endpoint], Some(self.connect.clone())).await
+                Client::connect([url], Some(access.anonymous(url))).await
             }
             result => result,
         };
-        let client = client.map_err(|error| Failure::from(&error))?;
-        connection.number += 1;
-        connection.client = Some(client.clone());
-        Ok((connection.number, client))
+        client.map_err(|error| Failure::from(&error))
     }
 
-    async fn forget(&self, number: Option<u64>) {
+    async fn forget(&self, number: u64) {
         let mut connection = self.connection.lock().await;
-        if number == Some(connection.number) {
+        if number == connection.number {
             connection.client = None;
+        }
+    }
+}
+
+impl Connection {
+    const fn lend(&self, client: Client, fresh: bool) -> Loan {
+        Loan {
+            client,
+            number: self.number,
+            fresh,
         }
     }
 }

@@ -38,6 +38,8 @@ pub(super) enum Cause {
     Refused,
     /// Whoever set up the cluster: a login was sent and it has none.
     NoLogin,
+    /// Whoever runs etcd: it takes no more writes.
+    Full,
     /// A new list.
     Compacted,
     /// Whoever wrote what is there.
@@ -123,7 +125,17 @@ impl Failure {
     pub(super) fn concerns_all(&self) -> bool {
         match self.cause {
             Cause::Unreachable | Cause::Misfit => false,
-            Cause::Refused | Cause::NoLogin | Cause::Compacted | Cause::Corrupt => true,
+            Cause::Refused | Cause::NoLogin | Cause::Full | Cause::Compacted | Cause::Corrupt => {
+                true
+            }
+        }
+    }
+
+    /// Whether a new connection, with a new login, may do better.
+    pub(super) const fn blames_connection(&self) -> bool {
+        match self.cause {
+            Cause::Unreachable | Cause::Misfit | Cause::Refused | Cause::NoLogin => true,
+            Cause::Full | Cause::Compacted | Cause::Corrupt => false,
         }
     }
 
@@ -137,7 +149,7 @@ impl Failure {
         let (doing, reason) = (doing.to_owned(), self.reason);
         match self.cause {
             Cause::Unreachable | Cause::Compacted => StoreError::Unavailable { doing, reason },
-            Cause::Misfit | Cause::Refused | Cause::NoLogin => {
+            Cause::Misfit | Cause::Refused | Cause::NoLogin | Cause::Full => {
                 StoreError::Refused { doing, reason }
             }
             Cause::Corrupt => StoreError::Corrupt { doing, reason },
@@ -235,10 +247,11 @@ fn of_status(code: i32, text: &str) -> Failure {
         code::PERMISSION_DENIED => hint(Cause::Refused, "the user may not use the prefix"),
         code::UNAUTHENTICATED => hint(Cause::Refused, "check user name and password"),
         code::UNIMPLEMENTED => hint(Cause::Misfit, "not an etcd with the v3 API"),
-        code::RESOURCE_EXHAUSTED if has("database space exceeded") => hint(
-            Cause::Refused,
-            "compact and defragment it, then disarm the alarm",
-        ),
+        code::RESOURCE_EXHAUSTED if has("database space exceeded") => {
+            let reason = "etcd is out of space: compact and defragment it, then run \
+                          etcdctl alarm disarm";
+            Failure::new(Cause::Full, reason.to_owned())
+        }
         code::OUT_OF_RANGE if has("compacted") => Failure::new(Cause::Compacted, line(text)),
         code::OUT_OF_RANGE if has("too large") => hint(
             Cause::Corrupt,
@@ -264,6 +277,11 @@ fn of_connection(text: &str) -> Failure {
         misfit("it does not speak TLS: write http://")
     } else if has("fatal alert") {
         misfit("it does not take our client certificate, or wants one")
+    } else if has("keys may not be consistent") {
+        let reason = "our certificate and its key do not go together";
+        Failure::new(Cause::Misfit, reason.to_owned())
+    } else if has("close_notify") {
+        Failure::new(Cause::Unreachable, "it ended the connection".to_owned()).in_stage(Stage::Cut)
     } else if has("native certs") || has("NativeCertsNotFound") {
         misfit("the system trusts no CA: give one")
     } else if has("PEM") || has("private key") || has("certificate") || has("InvalidArgs") {

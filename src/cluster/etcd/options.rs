@@ -1,10 +1,6 @@
 //! How to reach etcd: endpoints, prefix, certificates, password.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
+use std::path::PathBuf;
 
 use crate::cluster::datastore::StoreError;
 
@@ -22,7 +18,7 @@ pub struct EtcdOptions {
     pub credentials: Option<Credentials>,
 }
 
-/// Certificates, as PEM files.
+/// Certificates, as PEM files. Read anew for each connection, so they may be rotated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Who may sign etcd's certificate; `None` is whom the system trusts.
@@ -38,103 +34,24 @@ pub struct TlsFiles {
 pub struct Credentials {
     /// The user's name.
     pub username: String,
-    /// The user's password.
-    pub password: Secret,
+    /// The file that holds the user's password and nothing else; a line end does not count.
+    pub password_file: PathBuf,
 }
 
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides `text`.
-    #[must_use]
-    pub const fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("«secret»")
-    }
-}
-
-/// Limits that the library does not set by itself. PINGs more often than every 5 s, and etcd
-/// cuts an idle watch (its `--grpc-keepalive-min-time`).
-fn limits() -> ConnectOptions {
-    ConnectOptions::new()
-        .with_connect_timeout(Duration::from_secs(2))
-        .with_keep_alive(Duration::from_secs(6), Duration::from_secs(2))
-        .with_keep_alive_while_idle(true)
-        .with_require_leader(true)
-        .with_auto_token_refresh(true)
-}
-
-/// What to dial and how, per endpoint.
-pub(super) fn dial(options: &EtcdOptions) -> Result<Vec<(String, ConnectOptions)>, StoreError> {
+/// The URLs of the endpoints.
+pub(super) fn urls(options: &EtcdOptions) -> Result<Vec<String>, StoreError> {
     if options.endpoints.is_empty() {
         return Err(refused("etcd", "no endpoints are given"));
     }
-    let tls = match &options.tls {
-        Some(files) => files.load()?,
-        None => TlsOptions::new().with_native_roots(),
-    };
-    let dial = |text: &String| {
+    let url = |text: &String| {
         let url = endpoint(text, options.tls.is_some())?;
-        let secure = url.starts_with("https://");
-        if !secure && options.tls.is_some() {
+        if !url.starts_with("https://") && options.tls.is_some() {
             let reason = "certificates are given but the endpoint is plain: write https://";
             return Err(refused(&url, reason));
         }
-        let connect = if secure {
-            limits().with_tls(tls.clone())
-        } else {
-            limits()
-        };
-        Ok((url, connect))
+        Ok(url)
     };
-    options.endpoints.iter().map(dial).collect()
-}
-
-impl TlsFiles {
-    fn load(&self) -> Result<TlsOptions, StoreError> {
-        const CERTIFICATE: &str = "CERTIFICATE-----";
-        let mut tls = TlsOptions::new();
-        tls = match &self.ca {
-            Some(ca) => tls.ca_certificate(Certificate::from_pem(pem(ca, CERTIFICATE)?)),
-            None => tls.with_native_roots(),
-        };
-        match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => {
-                let cert = pem(cert, CERTIFICATE)?;
-                Ok(tls.identity(Identity::from_pem(cert, pem(key, "PRIVATE KEY-----")?)))
-            }
-            (None, None) => Ok(tls),
-            (Some(path), None) | (None, Some(path)) => {
-                let reason = "a client certificate and its key go together, one is not given";
-                Err(refused(&path.display().to_string(), reason))
-            }
-        }
-    }
-}
-
-/// Reads a PEM file that has at least one block of a kind.
-fn pem(path: &Path, kind: &str) -> Result<Vec<u8>, StoreError> {
-    let doing = format!("reading {}", path.display());
-    let bytes = std::fs::read(path).map_err(|e| refused(&doing, &e.to_string()))?;
-    let found = std::str::from_utf8(&bytes).is_ok_and(|text| text.contains(kind));
-    if found {
-        return Ok(bytes);
-    }
-    let kind = kind.trim_end_matches('-').to_lowercase();
-    Err(refused(&doing, &format!("not a PEM file with a {kind}")))
+    options.endpoints.iter().map(url).collect()
 }
 
 /// The URL of an endpoint, with scheme and port.
@@ -164,7 +81,7 @@ fn endpoint(text: &str, tls: bool) -> Result<String, StoreError> {
     Ok(format!("{scheme}://{authority}"))
 }
 
-fn refused(doing: &str, reason: &str) -> StoreError {
+pub(super) fn refused(doing: &str, reason: &str) -> StoreError {
     StoreError::Refused {
         doing: doing.to_owned(),
         reason: reason.to_owned(),

@@ -90,15 +90,26 @@ async fn create(
         let mut stream = watches.watch(first.clone(), Some(options.clone())).await?;
         let created = stream.message().await?;
         let created = created.ok_or_else(|| Error::WatchError("the watch was closed".into()))?;
-        // A session that the server forgot is "permission denied" here, and the library renews
-        // it only where it is called by its name.
-        if again && created.canceled() && created.cancel_reason().contains("permission denied") {
+        // The library renews a session only where the error comes as a status.
+        if again && created.canceled() && blames_session(created.cancel_reason()) {
             again = false;
             client.refresh_token().await?;
             continue;
         }
         return Ok((stream, created));
     }
+}
+
+/// Whether a new login may help: etcd calls a session that it has forgotten "permission denied"
+/// (after a restart), "invalid auth token" (past its TTL) or old (after a change of users).
+fn blames_session(reason: &str) -> bool {
+    [
+        "permission denied",
+        "invalid auth token",
+        "auth store is old",
+    ]
+    .iter()
+    .any(|part| reason.contains(part))
 }
 
 impl EtcdWatch {

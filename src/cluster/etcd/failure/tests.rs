@@ -24,8 +24,8 @@ const ANSWERS: &[(i32, &str, Cause, &str)] = &[
     (
         8,
         "etcdserver: mvcc: database space exceeded",
-        Cause::Refused,
-        "defragment",
+        Cause::Full,
+        "alarm disarm",
     ),
     (
         7,
