@@ -2,7 +2,7 @@
 //!
 //! [`KernelState`] is both the desired and the observed state. Ownership is written in the kernel,
 //! never remembered: links that carry the alias [`state::ALIAS`], everything on them, and routes
-//! of protocol [`state::PROTOCOL`] elsewhere. Nothing else is ever deleted, with two exceptions: a
+//! and nexthop objects of protocol [`state::PROTOCOL`] elsewhere. Nothing else is ever deleted, with two exceptions: a
 //! gateway route for exactly our own subnet, which would take our containers' packets away, and a
 //! route with the same destination and metric as a wanted one.
 //!
@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -24,8 +25,10 @@ pub mod decode;
 pub mod diff;
 pub mod encode;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
+pub mod message;
 pub mod netlink;
+pub mod nexthop;
 pub mod reconcile;
 #[cfg(test)]
 mod samples;
@@ -66,6 +69,8 @@ pub struct Scope {
     pub overlay: Option<Ipv4Net>,
     /// Our own subnet, to which no gateway may lead.
     pub own: Option<Ipv4Net>,
+    /// The subnet that we had before, perhaps in another network.
+    pub former: Option<Ipv4Net>,
 }
 
 /// A change that the kernel refused.
@@ -121,7 +126,21 @@ impl Scope {
             routes: desired.routes.keys().copied().collect(),
             overlay: Some(overlay),
             own: Some(own),
+            former: None,
         }
+    }
+
+    /// The same after a move from another subnet.
+    #[must_use]
+    pub fn moved_from(self, former: Option<Ipv4Net>) -> Self {
+        Self { former, ..self }
+    }
+
+    /// Whether an address on a link of ours is of the overlay, and so ours to remove.
+    #[must_use]
+    pub fn holds(&self, address: Ipv4Addr) -> bool {
+        let nets = [self.overlay, self.former];
+        nets.iter().flatten().any(|net| net.contains(&address))
     }
 
     /// Whether a link is to be observed.

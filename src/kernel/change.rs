@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::state::{Address, FdbEntry, Link, LinkKind, Neighbour, PROTOCOL, Route, RouteKey};
+use super::state::{
+    Address, FdbEntry, Link, LinkKind, Neighbour, Nexthop, PROTOCOL, Route, RouteKey,
+};
 use crate::mac::Mac;
 
 /// One step. The order of the variants is the order in which the kernel accepts them: sorting a
@@ -32,8 +34,13 @@ pub enum Change {
     PutFdb(FdbEntry, Ipv4Addr),
     /// Add or alter a permanent neighbour.
     PutNeighbour(Neighbour, Mac),
+    /// Add or alter the nexthop object of this id. Routes that lead through it follow.
+    PutNexthop(u32, Nexthop),
     /// Add a route, or put it in the place of the one with the same key, whoever made that.
     PutRoute(RouteKey, Route),
+    /// Remove a nexthop object, and with it the routes that lead through it. By now all that are
+    /// wanted lead elsewhere.
+    DelNexthop(u32, Nexthop),
 }
 
 /// What can be altered on a link in place.
@@ -44,6 +51,8 @@ pub enum Setting {
     /// No IPv6 link-local address. Without one nothing is learned from router advertisements
     /// that containers send over a tunnel.
     NoLinkLocal,
+    /// A port of no bridge. As one it hands what it receives to the bridge.
+    Free,
     /// The Ethernet address. Its neighbours go.
     Mac(Mac),
     /// The MTU in bytes.
@@ -99,6 +108,7 @@ impl Change {
     pub fn link(&self) -> &str {
         match self {
             Self::DelRoute(_, route) | Self::PutRoute(_, route) => &route.link,
+            Self::DelNexthop(_, hop) | Self::PutNexthop(_, hop) => &hop.link,
             Self::DelNeighbour(row) | Self::PutNeighbour(row, _) => &row.link,
             Self::DelFdb(row) | Self::PutFdb(row, _) => &row.link,
             Self::DelAddress(row) | Self::AddAddress(row) => &row.link,
@@ -138,7 +148,9 @@ impl fmt::Display for Change {
                 "replace neighbour {} lladdr {mac} dev {} permanent",
                 row.address, row.link
             ),
+            Self::PutNexthop(id, hop) => write!(f, "replace nexthop id {id} {hop}"),
             Self::PutRoute(key, route) => write!(f, "replace route {}", RouteText(key, route)),
+            Self::DelNexthop(id, hop) => write!(f, "delete nexthop id {id} {hop}"),
         }
     }
 }
@@ -149,6 +161,9 @@ impl fmt::Display for RouteText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(key, route) = self;
         write!(f, "{}", key.destination)?;
+        if let Some(id) = route.nexthop {
+            write!(f, " nhid {id}")?;
+        }
         if let Some(gateway) = route.gateway {
             write!(f, " via {gateway}")?;
         }
@@ -166,11 +181,19 @@ impl fmt::Display for RouteText<'_> {
     }
 }
 
+impl fmt::Display for Nexthop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let onlink = if self.onlink { " onlink" } else { "" };
+        write!(f, "via {} dev {}{onlink}", self.gateway, self.link)
+    }
+}
+
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mark => write!(f, "alias {}", super::state::ALIAS),
             Self::NoLinkLocal => f.write_str("addrgenmode none"),
+            Self::Free => f.write_str("nomaster"),
             Self::Mac(mac) => write!(f, "address {mac}"),
             Self::Mtu(mtu) => write!(f, "mtu {mtu}"),
             Self::Local(local) => write!(f, "local {local}"),

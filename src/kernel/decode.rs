@@ -22,11 +22,17 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
 
-use super::state::{ALIAS, Address, FdbEntry, Link, LinkKind, Neighbour, Route, RouteKey};
+use super::message::NexthopWay;
+use super::state::{
+    ALIAS, Address, FdbEntry, Link, LinkKind, LinkName, Neighbour, Nexthop, Route, RouteKey,
+};
 use crate::mac::Mac;
 
 /// The names of all links, by the index that the kernel's messages speak of.
-pub type Names = BTreeMap<u32, String>;
+pub type Names = BTreeMap<u32, LinkName>;
+
+/// Nexthop objects by id, anybody's, but only those that are one IPv4 gateway on a link.
+pub type Nexthops = BTreeMap<u32, Nexthop>;
 
 /// The name in a link's message.
 #[must_use]
@@ -100,7 +106,7 @@ fn vxlan(data: &[InfoVxlan], names: &Names) -> Option<LinkKind> {
             InfoVxlan::Id(number) => vni = *number,
             InfoVxlan::Port(number) => port = *number,
             InfoVxlan::Local(address) => local = *address,
-            InfoVxlan::Link(index) => underlay = names.get(index).cloned().unwrap_or_default(),
+            InfoVxlan::Link(index) => underlay = named(*index, names),
             InfoVxlan::Learning(is_on) => learning = *is_on,
             InfoVxlan::Gbp => gbp = true,
             InfoVxlan::Group(_)
@@ -119,6 +125,13 @@ fn vxlan(data: &[InfoVxlan], names: &Names) -> Option<LinkKind> {
         learning,
         gbp,
     })
+}
+
+fn named(index: u32, names: &Names) -> String {
+    names
+        .get(&index)
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 /// An IPv4 address on a link that has a name.
@@ -148,11 +161,15 @@ pub fn neighbour(message: &NeighbourMessage, names: &Names) -> Option<(Neighbour
     {
         return None;
     }
-    let row = Neighbour {
+    Some((neighbour_key(message, names)?, link_layer(message)?))
+}
+
+/// The key of an IPv4 neighbour, also of one that is not permanent.
+pub(super) fn neighbour_key(message: &NeighbourMessage, names: &Names) -> Option<Neighbour> {
+    Some(Neighbour {
         link: names.get(&message.header.ifindex)?.clone(),
         address: destination(message)?,
-    };
-    Some((row, link_layer(message)?))
+    })
 }
 
 /// A forwarding entry of a vxlan device that was put there and not learned from traffic.
@@ -170,11 +187,15 @@ pub fn fdb(message: &NeighbourMessage, names: &Names) -> Option<(FdbEntry, Ipv4A
     {
         return None;
     }
-    let row = FdbEntry {
+    Some((fdb_key(message, names)?, destination(message)?))
+}
+
+/// The key of a forwarding entry, also of one that was learned.
+pub(super) fn fdb_key(message: &NeighbourMessage, names: &Names) -> Option<FdbEntry> {
+    Some(FdbEntry {
         link: names.get(&message.header.ifindex)?.clone(),
         mac: link_layer(message)?,
-    };
-    Some((row, destination(message)?))
+    })
 }
 
 const NUD_NOARP: u16 = 0x40;
@@ -204,17 +225,32 @@ fn mac(bytes: &[u8]) -> Option<Mac> {
     bytes.try_into().ok().map(Mac::new)
 }
 
+/// What a nexthop object of this kind leads to.
+pub(super) fn nexthop(way: &NexthopWay, names: &Names) -> Option<Nexthop> {
+    Some(Nexthop {
+        link: names.get(&way.index)?.clone(),
+        gateway: way.gateway,
+        onlink: way.onlink,
+    })
+}
+
 /// A unicast route of the main table with one next hop on a named link. Those that the kernel
-/// makes for addresses are left out, as are those for a type of service.
+/// makes for addresses are left out, as are those for a type of service. What a route leads to
+/// by a nexthop object is not in its message where `net.ipv4.nexthop_compat_mode` is off.
 #[must_use]
-pub fn route(message: &RouteMessage, names: &Names) -> Option<(RouteKey, Route)> {
+pub fn route(
+    message: &RouteMessage,
+    names: &Names,
+    nexthops: &Nexthops,
+) -> Option<(RouteKey, Route)> {
     let header = &message.header;
     let mut table = u32::from(header.table);
     let mut destination = Ipv4Addr::UNSPECIFIED;
     let mut key_metric = 0;
     let mut oif = None;
     let mut route = Route {
-        link: String::new(),
+        nexthop: None,
+        link: LinkName::from(""),
         gateway: None,
         onlink: header.flags.contains(RouteFlags::Onlink),
         source: None,
@@ -228,6 +264,7 @@ pub fn route(message: &RouteMessage, names: &Names) -> Option<(RouteKey, Route)>
             RouteAttribute::Oif(index) => oif = Some(*index),
             RouteAttribute::Gateway(RouteAddress::Inet(a)) => route.gateway = Some(*a),
             RouteAttribute::PrefSource(RouteAddress::Inet(a)) => route.source = Some(*a),
+            RouteAttribute::NhId(id) => route.nexthop = Some(*id),
             _ => {}
         }
     }
@@ -239,7 +276,13 @@ pub fn route(message: &RouteMessage, names: &Names) -> Option<(RouteKey, Route)>
     if !ordinary {
         return None;
     }
-    route.link.clone_from(names.get(&oif?)?);
+    if let Some(hop) = route.nexthop.and_then(|id| nexthops.get(&id)) {
+        route.link = hop.link.clone();
+        route.gateway = Some(hop.gateway);
+        route.onlink = hop.onlink;
+    } else {
+        route.link.clone_from(names.get(&oif?)?);
+    }
     let key = RouteKey {
         destination: Ipv4Net::new(destination, header.destination_prefix_length).ok()?,
         metric: key_metric,

@@ -2,14 +2,15 @@
 //!
 //! Links come first: their standing decides what happens to the rows on them. The kernel's own
 //! cascades are foreseen (a deleted link takes its rows along, a new Ethernet address its
-//! neighbours, the last address its routes), so that one pass normally suffices.
+//! neighbours, the last address its plain routes), so that one pass normally suffices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::Scope;
 use super::change::{Change, Obstacle};
-use super::state::{Address, KernelState, PROTOCOL, Route, RouteKey};
+use super::nexthop::{self, Written};
+use super::state::{Address, KernelState, Nexthop, PROTOCOL, Route, RouteKey};
 
 mod links;
 
@@ -25,10 +26,12 @@ pub struct Diff {
 /// Compares an observed state, read with the same scope, with the desired one.
 #[must_use]
 pub fn diff(observed: &KernelState, desired: &KernelState, scope: &Scope) -> Diff {
+    let written = nexthop::written(desired, observed);
     let mut difference = Difference {
         observed,
         desired,
         scope,
+        written: &written,
         standings: BTreeMap::new(),
         out: Diff::default(),
     };
@@ -36,6 +39,7 @@ pub fn diff(observed: &KernelState, desired: &KernelState, scope: &Scope) -> Dif
     difference.addresses();
     difference.neighbours();
     difference.fdb();
+    difference.nexthops();
     difference.routes();
     difference.out.changes.sort();
     difference.out
@@ -45,6 +49,8 @@ struct Difference<'a> {
     observed: &'a KernelState,
     desired: &'a KernelState,
     scope: &'a Scope,
+    /// The desired routes as they are to be written down here.
+    written: &'a Written<'a>,
     standings: BTreeMap<&'a str, Standing>,
     out: Diff,
 }
@@ -65,16 +71,28 @@ enum Standing {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Losses {
     neighbours: bool,
-    routes: bool,
+    /// Those that do not lead through a nexthop object.
+    plain_routes: bool,
+    /// With the routes that lead through them.
+    nexthops: bool,
+}
+
+impl Losses {
+    fn include(self, route: &Route) -> bool {
+        if route.nexthop.is_some() {
+            self.nexthops
+        } else {
+            self.plain_routes
+        }
+    }
 }
 
 impl<'a> Difference<'a> {
     fn addresses(&mut self) {
         let mut lost: BTreeSet<&Address> = BTreeSet::new();
         for row in &self.observed.addresses {
-            let ours = self.scope.overlay.is_some_and(|overlay| {
-                overlay.contains(&row.address.addr()) && !self.desired.addresses.contains(row)
-            });
+            let ours = self.scope.holds(row.address.addr());
+            let ours = ours && !self.desired.addresses.contains(row);
             if self.keeps(&row.link) && ours {
                 lost.insert(row);
                 self.change(Change::DelAddress(row.clone()));
@@ -94,15 +112,20 @@ impl<'a> Difference<'a> {
         }
     }
 
-    /// With its last address a link loses its routes and neighbours (`fib_disable_ip`).
+    /// With its last address a link loses its neighbours, and those routes that do not lead
+    /// through a nexthop object (`fib_disable_ip`).
     fn flushed_by(&mut self, lost: &BTreeSet<&Address>) {
         for (name, standing) in &mut self.standings {
-            let mut rows = self.observed.addresses.iter().filter(|a| a.link == *name);
-            let any_lost = lost.iter().any(|a| a.link == *name);
-            if matches!(standing, Standing::Kept(_)) && any_lost && rows.all(|a| lost.contains(a)) {
+            let mut rows = self.observed.addresses.iter().filter(|a| &*a.link == *name);
+            let any_lost = lost.iter().any(|a| &*a.link == *name);
+            let Standing::Kept(losses) = *standing else {
+                continue;
+            };
+            if any_lost && rows.all(|a| lost.contains(a)) {
                 *standing = Standing::Kept(Losses {
                     neighbours: true,
-                    routes: true,
+                    plain_routes: true,
+                    ..losses
                 });
             }
         }
@@ -138,6 +161,31 @@ impl<'a> Difference<'a> {
         }
     }
 
+    fn nexthops(&mut self) {
+        let written = self.written;
+        for (id, hop) in &self.observed.nexthops {
+            if !self.written.nexthops.contains_key(id) && self.outlives(hop) {
+                self.change(Change::DelNexthop(*id, hop.clone()));
+            }
+        }
+        for (id, hop) in &written.nexthops {
+            let there =
+                self.observed.nexthops.get(id) == Some(hop) && !self.losses(&hop.link).nexthops;
+            if self.puts(&hop.link, there) {
+                self.change(Change::PutNexthop(*id, hop.clone()));
+            }
+        }
+    }
+
+    /// Whether an object is still there after what is done to its link.
+    fn outlives(&self, hop: &Nexthop) -> bool {
+        match self.standings.get(&*hop.link) {
+            Some(Standing::Made | Standing::Gone) => false,
+            Some(Standing::Kept(losses)) => !losses.nexthops,
+            Some(Standing::Barred) | None => true,
+        }
+    }
+
     fn routes(&mut self) {
         for (key, route) in &self.observed.routes {
             // One that is wanted in another form is replaced, which leaves no gap.
@@ -152,12 +200,13 @@ impl<'a> Difference<'a> {
                 self.change(Change::DelRoute(*key, route.clone()));
             }
         }
+        let written = self.written;
         let lost: BTreeSet<Ipv4Addr> = (self.out.changes.iter())
             .filter_map(Change::lost_address)
             .collect();
-        for (key, route) in &self.desired.routes {
+        for (key, route) in &*written.routes {
             // A route goes with its link, and with the address that it names as its source.
-            let survives = !self.losses(&route.link).routes
+            let survives = !self.losses(&route.link).include(route)
                 && !route.source.is_some_and(|source| lost.contains(&source));
             let there = self.observed.routes.get(key) == Some(route) && survives;
             if self.puts(&route.link, there) {
@@ -168,11 +217,11 @@ impl<'a> Difference<'a> {
 
     fn removes(&self, key: &RouteKey, route: &Route) -> bool {
         let ours = route.protocol == PROTOCOL || self.scope.is_stray(key, route);
-        match self.standings.get(route.link.as_str()) {
+        match self.standings.get(&*route.link) {
             Some(Standing::Made | Standing::Gone) => false,
             Some(Standing::Kept(losses)) => {
-                let tunnel = self.observed.links.get(&route.link);
-                !losses.routes && (ours || tunnel.is_some_and(|link| link.kind.is_tunnel()))
+                let tunnel = self.observed.links.get(&*route.link);
+                !losses.include(route) && (ours || tunnel.is_some_and(|link| link.kind.is_tunnel()))
             }
             Some(Standing::Barred) | None => ours,
         }

@@ -21,7 +21,8 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::change::{Change, Setting};
-use super::state::{ALIAS, Address, FdbEntry, Link, LinkKind, Neighbour, Route, RouteKey};
+use super::message::{Message, NexthopWay};
+use super::state::{ALIAS, Address, FdbEntry, Link, LinkKind, Neighbour, Nexthop, Route, RouteKey};
 use crate::mac::Mac;
 
 /// The indexes of all links, by name.
@@ -31,7 +32,7 @@ pub type Indexes = BTreeMap<String, u32>;
 #[derive(Debug, Clone)]
 pub struct Request {
     /// What to send; it asks for an acknowledgement.
-    pub message: NetlinkMessage<RouteNetlinkMessage>,
+    pub message: NetlinkMessage<Message>,
     /// Numbers of errors that say that all is well.
     pub accepted: &'static [i32],
 }
@@ -93,6 +94,8 @@ pub fn requests(change: &Change, indexes: &Indexes) -> Result<Vec<Request>, NoLi
             Some(*mac),
             on?,
         )))],
+        Change::PutNexthop(id, hop) => vec![put(nexthop(*id, hop, on?))],
+        Change::DelNexthop(id, _) => removal(on, |_| Message::del_nexthop(*id)),
         Change::PutRoute(key, way) => {
             vec![put(RouteNetlinkMessage::NewRoute(route(key, way, on?)))]
         }
@@ -100,9 +103,9 @@ pub fn requests(change: &Change, indexes: &Indexes) -> Result<Vec<Request>, NoLi
 }
 
 /// What is to go from a link that has gone, has gone.
-fn removal(
+fn removal<M: Into<Message>>(
     on: Result<u32, NoLink>,
-    payload: impl FnOnce(u32) -> RouteNetlinkMessage,
+    payload: impl FnOnce(u32) -> M,
 ) -> Vec<Request> {
     let request = |on| Request {
         message: message(payload(on), 0),
@@ -111,15 +114,15 @@ fn removal(
     on.ok().map(request).into_iter().collect()
 }
 
-fn put(payload: RouteNetlinkMessage) -> Request {
+fn put(payload: impl Into<Message>) -> Request {
     Request {
         message: message(payload, NLM_F_CREATE | NLM_F_REPLACE),
         accepted: &[],
     }
 }
 
-fn message(payload: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
-    let mut message = NetlinkMessage::from(payload);
+fn message(payload: impl Into<Message>, flags: u16) -> NetlinkMessage<Message> {
+    let mut message = NetlinkMessage::from(payload.into());
     message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
     message
 }
@@ -186,6 +189,7 @@ fn set_link(on: u32, settings: &[Setting]) -> Vec<Request> {
         match setting {
             Setting::Mark => return mark(link),
             Setting::NoLinkLocal => return no_link_local(link),
+            Setting::Free => link.attributes.push(LinkAttribute::Controller(0)),
             Setting::Mac(mac) => {
                 let bytes = mac.bytes().to_vec();
                 link.attributes.push(LinkAttribute::Address(bytes));
@@ -293,6 +297,15 @@ fn link_layer(mac: Mac) -> NeighbourAttribute {
     NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec())
 }
 
+fn nexthop(id: u32, hop: &Nexthop, on: u32) -> Message {
+    let way = NexthopWay {
+        index: on,
+        gateway: hop.gateway,
+        onlink: hop.onlink,
+    };
+    Message::new_nexthop(id, way)
+}
+
 fn route(key: &RouteKey, route: &Route, on: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
@@ -304,7 +317,7 @@ fn route(key: &RouteKey, route: &Route, on: u32) -> RouteMessage {
         Some(_) => RouteScope::Universe,
         None => RouteScope::Link,
     };
-    if route.onlink {
+    if route.onlink && route.nexthop.is_none() {
         message.header.flags = RouteFlags::Onlink;
     }
     let inet = RouteAddress::Inet;
@@ -313,8 +326,13 @@ fn route(key: &RouteKey, route: &Route, on: u32) -> RouteMessage {
         let network = inet(key.destination.network());
         attributes.push(RouteAttribute::Destination(network));
     }
-    attributes.push(RouteAttribute::Oif(on));
-    attributes.extend(route.gateway.map(|a| RouteAttribute::Gateway(inet(a))));
+    // The kernel wants to be told either the object or what is in it.
+    if let Some(id) = route.nexthop {
+        attributes.push(RouteAttribute::NhId(id));
+    } else {
+        attributes.push(RouteAttribute::Oif(on));
+        attributes.extend(route.gateway.map(|a| RouteAttribute::Gateway(inet(a))));
+    }
     attributes.extend(route.source.map(|a| RouteAttribute::PrefSource(inet(a))));
     if key.metric != 0 {
         attributes.push(RouteAttribute::Priority(key.metric));

@@ -8,20 +8,26 @@ use super::{Failure, Kernel, KernelError, Scope};
 
 /// All of a host's state, ours and everybody's.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fake {
-    pub(super) state: KernelState,
+pub(crate) struct Fake {
+    pub(crate) state: KernelState,
     /// What is refused, and how often still.
     pub(super) refusals: BTreeMap<Change, usize>,
+    /// How often it was read.
+    pub(super) reads: usize,
 }
 
 impl Fake {
-    pub(super) fn new(state: KernelState) -> Self {
+    pub(crate) fn new(state: KernelState) -> Self {
         let refusals = BTreeMap::new();
-        Self { state, refusals }
+        Self {
+            state,
+            refusals,
+            reads: 0,
+        }
     }
 
     /// What the real one shows of the state.
-    pub(super) fn shown(&self, scope: &Scope) -> KernelState {
+    pub(crate) fn shown(&self, scope: &Scope) -> KernelState {
         let mut shown = self.state.clone();
         let mut links = self.state.links.clone();
         links.retain(|name, link| scope.concerns_link(name, link));
@@ -35,8 +41,10 @@ impl Fake {
         shown.fdb.retain(|row, _| tunnel(&row.link));
         shown
             .routes
-            .retain(|key, route| scope.concerns_route(key, route, links.get(&route.link)));
-        shown.ports.retain(|_, bridge| known(bridge));
+            .retain(|key, route| scope.concerns_route(key, route, links.get(&*route.link)));
+        shown
+            .ports
+            .retain(|port, bridge| known(bridge) || tunnel(port));
         shown.links = links;
         shown
     }
@@ -49,16 +57,18 @@ impl Fake {
             return Err("refused".to_owned());
         }
         let name = change.link().to_owned();
+        if let Change::PutRoute(_, route) = change
+            && !self.can_route(route)
+        {
+            return Err("network is down, or source or nexthop is not there".to_owned());
+        }
         let state = &mut self.state;
         let is_there = state.links.contains_key(&name);
         match change {
-            Change::DelRoute(key, route) => {
-                if state.routes.get(key) == Some(route) {
-                    state.routes.remove(key);
-                }
-            }
-            Change::DelNeighbour(row) => drop(state.neighbours.remove(row)),
-            Change::DelFdb(row) => drop(state.fdb.remove(row)),
+            Change::DelRoute(..)
+            | Change::DelNeighbour(_)
+            | Change::DelFdb(_)
+            | Change::DelNexthop(..) => drop(state.apply(change)),
             Change::DelAddress(row) => self.drop_address(row),
             Change::DelLink(_) => self.drop_link(&name),
             Change::AddLink(_, _) if is_there => return Err("file exists".to_owned()),
@@ -70,13 +80,16 @@ impl Fake {
                 }
             }
             Change::AddAddress(row) => drop(state.addresses.insert(row.clone())),
-            Change::PutFdb(row, to) => drop(state.fdb.insert(row.clone(), *to)),
-            Change::PutNeighbour(row, mac) => drop(state.neighbours.insert(row.clone(), *mac)),
-            Change::PutRoute(key, route) => {
-                if !self.can_route(route) {
-                    return Err("network is down or source is not ours".to_owned());
+            Change::PutNexthop(id, _) => {
+                let foreign = state.foreign_nexthops.as_ref();
+                let is_up = state.links.get(&*name).is_some_and(|link| link.up);
+                if !is_up || foreign.is_none_or(|ids| ids.contains(id)) {
+                    return Err("network is down or id is not ours".to_owned());
                 }
-                self.state.routes.insert(*key, route.clone());
+                state.apply(change);
+            }
+            Change::PutFdb(..) | Change::PutNeighbour(..) | Change::PutRoute(..) => {
+                state.apply(change);
             }
         }
         Ok(())
@@ -87,10 +100,15 @@ impl Fake {
             let mut rows = self.state.addresses.iter();
             rows.any(|row| row.address.addr() == source)
         };
+        let leads = |id: u32| {
+            let hop = self.state.nexthops.get(&id);
+            hop.is_some_and(|hop| hop.link == route.link && Some(hop.gateway) == route.gateway)
+        };
         self.state
             .links
-            .get(&route.link)
+            .get(&*route.link)
             .is_some_and(|link| link.up)
+            && route.nexthop.is_none_or(leads)
             && route.source.is_none_or(has_source)
     }
 
@@ -107,23 +125,28 @@ impl Fake {
         let has = |source| addresses.iter().any(|row| row.address.addr() == source);
         state.routes.retain(|_, route| route.source.is_none_or(has));
         if !addresses.iter().any(|row| row.link == lost.link) {
-            self.flush(&lost.link);
+            let plain = |route: &Route| route.link == lost.link && route.nexthop.is_none();
+            state.routes.retain(|_, route| !plain(route));
+            state.neighbours.retain(|row, _| row.link != lost.link);
         }
     }
 
-    fn drop_link(&mut self, name: &str) {
+    pub(crate) fn drop_link(&mut self, name: &str) {
         self.flush(name);
         let state = &mut self.state;
         state.links.remove(name);
-        state.addresses.retain(|row| row.link != name);
-        state.fdb.retain(|row, _| row.link != name);
-        state.ports.retain(|_, bridge| bridge != name);
+        state.addresses.retain(|row| &*row.link != name);
+        state.fdb.retain(|row, _| &*row.link != name);
+        state
+            .ports
+            .retain(|port, bridge| bridge != name && port != name);
     }
 
-    /// What goes with the last address, and when a link goes down.
+    /// What goes when a link goes down.
     fn flush(&mut self, name: &str) {
-        self.state.routes.retain(|_, route| route.link != name);
-        self.state.neighbours.retain(|row, _| row.link != name);
+        self.state.nexthops.retain(|_, hop| &*hop.link != name);
+        self.state.routes.retain(|_, route| &*route.link != name);
+        self.state.neighbours.retain(|row, _| &*row.link != name);
     }
 
     fn set(&mut self, name: &str, setting: &Setting) {
@@ -133,9 +156,10 @@ impl Fake {
         match setting {
             Setting::Mark => link.marked = true,
             Setting::NoLinkLocal => {}
+            Setting::Free => drop(self.state.ports.remove(name)),
             Setting::Mac(mac) => {
                 link.mac = Some(*mac);
-                self.state.neighbours.retain(|row, _| row.link != name);
+                self.state.neighbours.retain(|row, _| &*row.link != name);
             }
             Setting::Mtu(mtu) => link.mtu = *mtu,
             Setting::Local(address) => set_tunnel(link, |local, _| *local = *address),
@@ -160,6 +184,7 @@ fn set_tunnel(link: &mut Link, set: impl Fn(&mut std::net::Ipv4Addr, &mut bool))
 
 impl Kernel for Fake {
     async fn observe(&mut self, scope: &Scope) -> Result<KernelState, KernelError> {
+        self.reads += 1;
         Ok(self.shown(scope))
     }
 

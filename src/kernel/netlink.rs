@@ -15,10 +15,12 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::sync::watch;
 
 use super::change::Change;
-use super::decode::{self, Names};
+use super::decode::{self, Names, Nexthops};
 use super::encode::{self, Indexes};
+use super::message::Message;
 use super::state::{KernelState, Link, LinkKind, PROTOCOL};
 use super::{Failure, Kernel, KernelError, Scope};
+use hints::Expected;
 use socket::{Refusal, Socket};
 
 pub use hints::Hints;
@@ -35,8 +37,10 @@ pub struct Netlink {
     /// As of the last observation, or of the last links made.
     names: Names,
     indexes: Indexes,
-    /// The indexes of the links that are our business, for [`Hints`].
-    concerned: watch::Sender<BTreeSet<u32>>,
+    /// What [`Hints`] need not tell.
+    expected: watch::Sender<Expected>,
+    /// Whether the kernel has turned out to have no nexthop objects.
+    only_plain: bool,
 }
 
 impl Netlink {
@@ -50,7 +54,8 @@ impl Netlink {
             socket: Socket::open()?,
             names: Names::new(),
             indexes: Indexes::new(),
-            concerned: watch::channel(BTreeSet::new()).0,
+            expected: watch::channel(Expected::default()).0,
+            only_plain: false,
         })
     }
 
@@ -59,7 +64,7 @@ impl Netlink {
     /// # Errors
     /// [`KernelError::Socket`].
     pub fn hints(&self) -> Result<Hints, KernelError> {
-        Hints::open(self.concerned.subscribe())
+        Hints::open(self.expected.subscribe())
     }
 
     async fn links(&mut self) -> Result<Vec<LinkMessage>, KernelError> {
@@ -68,21 +73,23 @@ impl Netlink {
         request.attributes.push(mask);
         let request = RouteNetlinkMessage::GetLink(request);
         let links = (self.socket)
-            .dump("listing links", &request, |message| match message {
-                RouteNetlinkMessage::NewLink(link) => Some(link),
-                _ => None,
+            .dump("listing links", request, |message| {
+                match message.parsed()? {
+                    RouteNetlinkMessage::NewLink(link) => Some(link),
+                    _ => None,
+                }
             })
             .await?;
         self.names.clear();
         for link in &links {
             if let Some(name) = decode::name(link) {
-                self.names.insert(link.header.index, name.to_owned());
+                self.names.insert(link.header.index, name.into());
             }
         }
         let by_name = self
             .names
             .iter()
-            .map(|(index, name)| (name.clone(), *index));
+            .map(|(index, name)| (name.to_string(), *index));
         self.indexes = by_name.collect();
         Ok(links)
     }
@@ -93,11 +100,13 @@ impl Netlink {
         request.header.index = on;
         let request = RouteNetlinkMessage::GetAddress(request);
         let rows = (self.socket)
-            .dump("listing addresses", &request, |message| match message {
-                RouteNetlinkMessage::NewAddress(row) if row.header.index == on => {
-                    decode::address(&row, &self.names)
+            .dump("listing addresses", request, |message| {
+                match message.parsed()? {
+                    RouteNetlinkMessage::NewAddress(row) if row.header.index == on => {
+                        decode::address(&row, &self.names)
+                    }
+                    _ => None,
                 }
-                _ => None,
             })
             .await?;
         state.addresses.extend(rows);
@@ -110,11 +119,13 @@ impl Netlink {
         request.attributes = vec![NeighbourAttribute::IfIndex(on)];
         let request = RouteNetlinkMessage::GetNeighbour(request);
         let rows = (self.socket)
-            .dump("listing neighbours", &request, |message| match message {
-                RouteNetlinkMessage::NewNeighbour(row) if row.header.ifindex == on => {
-                    decode::neighbour(&row, &self.names)
+            .dump("listing neighbours", request, |message| {
+                match message.parsed()? {
+                    RouteNetlinkMessage::NewNeighbour(row) if row.header.ifindex == on => {
+                        decode::neighbour(&row, &self.names)
+                    }
+                    _ => None,
                 }
-                _ => None,
             })
             .await?;
         state.neighbours.extend(rows);
@@ -127,11 +138,13 @@ impl Netlink {
         request.header.ifindex = on;
         let request = RouteNetlinkMessage::GetNeighbour(request);
         let rows = (self.socket)
-            .dump("listing the fdb", &request, |message| match message {
-                RouteNetlinkMessage::NewNeighbour(row) if row.header.ifindex == on => {
-                    decode::fdb(&row, &self.names)
+            .dump("listing the fdb", request, |message| {
+                match message.parsed()? {
+                    RouteNetlinkMessage::NewNeighbour(row) if row.header.ifindex == on => {
+                        decode::fdb(&row, &self.names)
+                    }
+                    _ => None,
                 }
-                _ => None,
             })
             .await?;
         state.fdb.extend(rows);
@@ -144,7 +157,7 @@ impl Netlink {
         &mut self,
         filter: Filter,
         scope: &Scope,
-        state: &mut KernelState,
+        seen: &mut Seen,
     ) -> Result<(), KernelError> {
         // In a strict request every field that is set filters.
         let mut request = RouteMessage::default();
@@ -155,19 +168,101 @@ impl Netlink {
             Filter::Protocol(protocol) => request.header.protocol = protocol,
         }
         let request = RouteNetlinkMessage::GetRoute(request);
-        let rows = (self.socket)
-            .dump("listing routes", &request, |message| match message {
-                RouteNetlinkMessage::NewRoute(row) => decode::route(&row, &self.names),
+        let read = |message: Message| {
+            // Those of a tunnel that are ours come in the list of our own.
+            let again = matches!(filter, Filter::Link(_));
+            if again && message.route_protocol() == Some(PROTOCOL) {
+                return None;
+            }
+            match message.parsed()? {
+                RouteNetlinkMessage::NewRoute(row) => {
+                    decode::route(&row, &self.names, &seen.nexthops)
+                }
                 _ => None,
-            })
-            .await?;
+            }
+        };
+        let rows = self.socket.dump("listing routes", request, read).await?;
+        let state = &mut seen.state;
         for (key, route) in rows {
-            let link = state.links.get(&route.link);
+            let link = state.links.get(&*route.link);
             if scope.concerns_route(&key, &route, link) {
                 state.observe_route(key, route);
             }
         }
         Ok(())
+    }
+
+    /// Reads all nexthop objects: ours, the ids of the others, and where any of them lead, which
+    /// the messages of routes may not tell.
+    async fn nexthops(&mut self, seen: &mut Seen) -> Result<(), KernelError> {
+        if self.only_plain {
+            return Ok(());
+        }
+        let request = Message::list_nexthops();
+        let read = |message: Message| message.nexthop();
+        let rows = match self.socket.list("listing nexthops", request, read).await? {
+            Ok(rows) => rows,
+            Err(refusal) if is_unknown(&refusal) => {
+                self.has_no_nexthops(&refusal);
+                return Ok(());
+            }
+            Err(Refusal { text: reason, .. }) => {
+                let doing = "listing nexthops";
+                return Err(KernelError::Refused { doing, reason });
+            }
+        };
+        let mut foreign = BTreeSet::new();
+        for row in rows {
+            let hop = row.way.and_then(|way| decode::nexthop(&way, &self.names));
+            match &hop {
+                Some(hop) if row.protocol == PROTOCOL => {
+                    seen.state.nexthops.insert(row.id, hop.clone());
+                }
+                _ => drop(foreign.insert(row.id)),
+            }
+            seen.nexthops.extend(hop.map(|hop| (row.id, hop)));
+        }
+        seen.state.foreign_nexthops = Some(foreign);
+        Ok(())
+    }
+
+    /// Kernels before 5.3 know no such messages.
+    fn has_no_nexthops(&mut self, refusal: &Refusal) {
+        self.only_plain = true;
+        tracing::info!(
+            "this kernel has no nexthop objects ({}): every route is written by itself, which \
+             takes longer where there are thousands",
+            refusal.text
+        );
+    }
+
+    /// Until all is read, whatever happens on a tunnel may be news.
+    fn expect_nothing(&self, ours: &BTreeMap<u32, Link>) {
+        self.expected.send_modify(|expected| {
+            let tunnels = ours.iter().filter(|(_, link)| link.kind.is_tunnel());
+            let names = tunnels.filter_map(|(index, _)| self.names.get_key_value(index));
+            expected.tunnels = names.map(|(i, name)| (*i, name.clone())).collect();
+            expected.neighbours.clear();
+            expected.fdb.clear();
+        });
+    }
+
+    /// Notifications can come before the answers.
+    fn expect(&self, changes: &[&Change]) {
+        self.expected.send_modify(|expected| {
+            expected.port = self.socket.port();
+            for change in changes {
+                match change {
+                    Change::PutNeighbour(row, mac) => {
+                        expected.neighbours.insert(row.clone(), *mac);
+                    }
+                    Change::DelNeighbour(row) => drop(expected.neighbours.remove(row)),
+                    Change::PutFdb(row, to) => drop(expected.fdb.insert(row.clone(), *to)),
+                    Change::DelFdb(row) => drop(expected.fdb.remove(row)),
+                    _ => {}
+                }
+            }
+        });
     }
 
     async fn make(&mut self, changes: &[&Change]) -> Result<Vec<Failure>, KernelError> {
@@ -187,13 +282,18 @@ impl Netlink {
                 }
             }
         }
+        self.expect(changes);
         let answers = self.socket.batch("changing state", messages).await?;
         for ((at, accepted), answer) in owners.into_iter().zip(answers) {
-            if let Err(Refusal { errno, text }) = answer
-                && !accepted.contains(&errno)
+            if let Err(refusal) = answer
+                && !accepted.contains(&refusal.errno)
             {
                 // What follows the first refusal of a change follows from it.
                 let change = changes[at];
+                if matches!(change, Change::PutNexthop(..)) && refusal.errno == libc::EOPNOTSUPP {
+                    self.has_no_nexthops(&refusal);
+                }
+                let Refusal { errno, text } = refusal;
                 let reason = || advice::reason(change, errno, &text);
                 reasons.entry(at).or_insert_with(reason);
             }
@@ -206,6 +306,18 @@ impl Netlink {
     }
 }
 
+/// An observation that is under way.
+#[derive(Debug, Default)]
+struct Seen {
+    state: KernelState,
+    nexthops: Nexthops,
+}
+
+/// Whether the kernel does not know what it is asked.
+const fn is_unknown(refusal: &Refusal) -> bool {
+    matches!(refusal.errno, libc::EOPNOTSUPP | libc::EINVAL)
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Filter {
     Link(u32),
@@ -214,7 +326,8 @@ enum Filter {
 
 impl Kernel for Netlink {
     async fn observe(&mut self, scope: &Scope) -> Result<KernelState, KernelError> {
-        let mut state = KernelState::default();
+        let mut seen = Seen::default();
+        let state = &mut seen.state;
         let mut ours: BTreeMap<u32, Link> = BTreeMap::new();
         let messages = self.links().await?;
         for message in &messages {
@@ -228,27 +341,29 @@ impl Kernel for Netlink {
             }
         }
         for message in &messages {
+            let is = |index, of: fn(&LinkKind) -> bool| {
+                ours.get(index).is_some_and(|link: &Link| of(&link.kind))
+            };
             if let Some(index) = decode::controller(message)
-                && ours.get(&index).is_some_and(|l| l.kind == LinkKind::Bridge)
+                && (is(&index, |kind| *kind == LinkKind::Bridge)
+                    || is(&message.header.index, LinkKind::is_tunnel))
                 && let (Some(port), Some(bridge)) = (decode::name(message), self.names.get(&index))
             {
-                state.ports.insert(port.to_owned(), bridge.clone());
+                state.ports.insert(port.to_owned(), bridge.to_string());
             }
         }
+        self.expect_nothing(&ours);
+        self.nexthops(&mut seen).await?;
         for (index, link) in &ours {
-            match link.kind {
-                LinkKind::Bridge => self.addresses(*index, &mut state).await?,
-                LinkKind::Vxlan { .. } => {
-                    self.addresses(*index, &mut state).await?;
-                    self.neighbours(*index, &mut state).await?;
-                    self.fdb(*index, &mut state).await?;
-                    self.routes(Filter::Link(*index), scope, &mut state).await?;
-                }
-                LinkKind::Tun => {
-                    self.addresses(*index, &mut state).await?;
-                    self.routes(Filter::Link(*index), scope, &mut state).await?;
-                }
-                LinkKind::Other(_) => {}
+            if !matches!(link.kind, LinkKind::Other(_)) {
+                self.addresses(*index, &mut seen.state).await?;
+            }
+            if matches!(link.kind, LinkKind::Vxlan { .. }) {
+                self.neighbours(*index, &mut seen.state).await?;
+                self.fdb(*index, &mut seen.state).await?;
+            }
+            if link.kind.is_tunnel() {
+                self.routes(Filter::Link(*index), scope, &mut seen).await?;
             }
         }
         let mut protocols = vec![RouteProtocol::Other(PROTOCOL)];
@@ -258,10 +373,13 @@ impl Kernel for Netlink {
         }
         for protocol in protocols {
             let filter = Filter::Protocol(protocol);
-            self.routes(filter, scope, &mut state).await?;
+            self.routes(filter, scope, &mut seen).await?;
         }
-        self.concerned.send_replace(ours.into_keys().collect());
-        Ok(state)
+        self.expected.send_modify(|expected| {
+            expected.neighbours.clone_from(&seen.state.neighbours);
+            expected.fdb.clone_from(&seen.state.fdb);
+        });
+        Ok(seen.state)
     }
 
     async fn apply(&mut self, changes: &[Change]) -> Result<Vec<Failure>, KernelError> {

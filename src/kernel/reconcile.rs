@@ -21,31 +21,113 @@ pub struct Report {
     pub obstacles: Vec<Obstacle>,
     /// How often changes were made; 0 where there was nothing to do.
     pub passes: usize,
-    /// Whether the kernel, read back, has all that can be had.
+    /// Whether the kernel, read back or trusted as [`Reconciler`] says, has all that can be had.
     pub settled: bool,
 }
 
 impl Report {
-    /// Whether the kernel, read back, is as desired in every respect.
+    /// Whether the kernel is as desired in every respect.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.settled && self.obstacles.is_empty()
     }
 }
 
-/// Observes and makes changes until there is nothing left to change, at most [`MAX_PASSES`] times.
-/// Cascades in the kernel that [`diff`] did not foresee take a second pass.
+/// Keeps a kernel as desired, and remembers the state it has reached, so that one more peer among
+/// thousands costs a few messages and not a reading of everything.
 ///
-/// # Errors
-/// [`KernelError`] where the kernel could not be asked. Trying again is safe.
-pub async fn converge<K: Kernel>(
+/// What is remembered is trusted as long as nothing but single rows was changed and the kernel has
+/// acknowledged each: a row takes no other along (nexthop objects do, as [`KernelState::apply`]
+/// says). Links and addresses have cascades, a refusal means that something is not as remembered,
+/// an obstacle that somebody else is at work: after any of these all is read again, as it is the
+/// first time. Whoever else changes something is noticed by [`super::netlink::Hints`], whose owner
+/// then calls [`Reconciler::doubt`]; it should do so at long intervals in any case. A route that
+/// was there before it became our business is replaced by ours, seen or not.
+#[derive(Debug)]
+pub struct Reconciler<K> {
+    kernel: K,
+    known: Option<Known>,
+}
+
+/// A state that was reached.
+#[derive(Debug)]
+struct Known {
+    state: KernelState,
+    /// What it was read within, but for the keys of routes.
+    within: Scope,
+}
+
+impl<K: Kernel> Reconciler<K> {
+    /// Knows nothing yet.
+    pub const fn new(kernel: K) -> Self {
+        let known = None;
+        Self { kernel, known }
+    }
+
+    /// Something may not be as it was left: the next time all is read.
+    pub fn doubt(&mut self) {
+        self.known = None;
+    }
+
+    /// The kernel, to ask it something else. Changes made by this way must be followed by
+    /// [`Reconciler::doubt`].
+    pub const fn kernel(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// Makes changes until there is nothing left to change, at most [`MAX_PASSES`] times. Cascades
+    /// in the kernel that [`diff`] did not foresee take a second pass.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel could not be asked. Trying again is safe.
+    pub async fn converge(
+        &mut self,
+        desired: &KernelState,
+        scope: &Scope,
+    ) -> Result<Report, KernelError> {
+        rounds(&mut self.kernel, &mut self.known, desired, scope).await
+    }
+
+    /// What [`Reconciler::converge`] would do now if it doubted, doing nothing.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel could not be asked.
+    pub async fn pending(
+        &mut self,
+        desired: &KernelState,
+        scope: &Scope,
+    ) -> Result<Diff, KernelError> {
+        pending(&mut self.kernel, desired, scope).await
+    }
+}
+
+/// [`Reconciler::converge`] for once, remembering nothing.
+#[cfg(test)]
+pub(super) async fn converge<K: Kernel>(
     kernel: &mut K,
     desired: &KernelState,
     scope: &Scope,
 ) -> Result<Report, KernelError> {
+    rounds(kernel, &mut None, desired, scope).await
+}
+
+async fn rounds<K: Kernel>(
+    kernel: &mut K,
+    known: &mut Option<Known>,
+    desired: &KernelState,
+    scope: &Scope,
+) -> Result<Report, KernelError> {
     let mut report = Report::default();
+    let within = within(scope);
+    known.take_if(|known| known.within != within);
+    let trusts = known.is_some();
     loop {
-        let Diff { changes, obstacles } = pending(kernel, desired, scope).await?;
+        // Taken, so that nothing is known where this ends early.
+        let mut state = match known.take() {
+            Some(known) => known.state,
+            None => kernel.observe(scope).await?,
+        };
+        let Diff { changes, obstacles } = diff(&state, desired, scope);
         report.obstacles = obstacles;
         report.settled = changes.is_empty();
         if report.settled {
@@ -54,13 +136,27 @@ pub async fn converge<K: Kernel>(
         let refused: BTreeSet<&Change> = report.failed.iter().map(|f| &f.change).collect();
         let in_vain = !refused.is_empty() && changes.iter().all(|c| refused.contains(c));
         if report.settled || in_vain || report.passes == MAX_PASSES {
+            *known = (report.is_complete()).then_some(Known { state, within });
             return Ok(report);
         }
         report.failed = kernel.apply(&changes).await?;
         report.passes += 1;
+        let done = report.failed.is_empty() && report.obstacles.is_empty();
+        // A rival may have been replaced in the place of ours.
+        if trusts && done && state.rivals.is_empty() && changes.iter().all(|c| state.apply(c)) {
+            let within = within.clone();
+            *known = Some(Known { state, within });
+        }
         let refused: BTreeSet<&Change> = report.failed.iter().map(|f| &f.change).collect();
         let made = changes.into_iter().filter(|c| !refused.contains(c));
         report.applied.extend(made);
+    }
+}
+
+fn within(scope: &Scope) -> Scope {
+    Scope {
+        routes: BTreeSet::new(),
+        ..scope.clone()
     }
 }
 

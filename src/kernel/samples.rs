@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::Scope;
 use super::state::{
-    Address, FdbEntry, KernelState, Link, LinkKind, Neighbour, PROTOCOL, Route, RouteKey,
+    Address, FdbEntry, KernelState, Link, LinkKind, Neighbour, Nexthop, PROTOCOL, Route, RouteKey,
 };
 use crate::mac::Mac;
 
@@ -65,21 +65,21 @@ pub(super) fn tun_link() -> Link {
 
 pub(super) fn address(link: &str, address: &str) -> Address {
     Address {
-        link: link.to_owned(),
+        link: link.into(),
         address: net(address),
     }
 }
 
 pub(super) fn neighbour(link: &str, address: &str) -> Neighbour {
     Neighbour {
-        link: link.to_owned(),
+        link: link.into(),
         address: ip(address),
     }
 }
 
 pub(super) fn fdb(link: &str, mac: Mac) -> FdbEntry {
     FdbEntry {
-        link: link.to_owned(),
+        link: link.into(),
         mac,
     }
 }
@@ -94,7 +94,8 @@ pub(super) fn key(destination: &str) -> RouteKey {
 /// A route by a gateway, as host-gw makes it.
 pub(super) fn via(gateway: &str, link: &str) -> Route {
     Route {
-        link: link.to_owned(),
+        nexthop: None,
+        link: link.into(),
         gateway: Some(ip(gateway)),
         onlink: false,
         source: None,
@@ -102,8 +103,17 @@ pub(super) fn via(gateway: &str, link: &str) -> Route {
     }
 }
 
+pub(super) fn nexthop(gateway: &str, link: &str) -> Nexthop {
+    Nexthop {
+        link: link.into(),
+        gateway: ip(gateway),
+        onlink: true,
+    }
+}
+
 pub(super) fn onlink(gateway: &str, link: &str) -> Route {
     Route {
+        nexthop: None,
         onlink: true,
         ..via(gateway, link)
     }
@@ -145,7 +155,8 @@ pub(super) fn udp() -> KernelState {
     state.links.insert("flannel0".to_owned(), tun_link());
     state.addresses.insert(address("flannel0", "100.96.1.0/32"));
     let route = Route {
-        link: "flannel0".to_owned(),
+        nexthop: None,
+        link: "flannel0".into(),
         gateway: None,
         onlink: false,
         source: Some(ip("100.96.1.0")),
@@ -161,4 +172,19 @@ pub(super) fn bridge() -> KernelState {
     state.links.insert("docker0".to_owned(), bridge_link());
     state.addresses.insert(address("docker0", "100.96.1.1/24"));
     state
+}
+
+/// Adds vxlan peers 100.96.10.0/24, 100.96.11.0/24 and so on.
+pub(super) fn add_many_peers(state: &mut KernelState, count: u32) {
+    for n in 0..count {
+        let base = Ipv4Addr::from(0x6460_0000 + ((n + 10) << 8)).to_string();
+        let [a, b, c, d] = n.to_be_bytes();
+        let mac = Mac::local([0, 1, a, b, c, d]);
+        let row = neighbour("flannel.1", &base);
+        state.neighbours.insert(row, mac);
+        let to = Ipv4Addr::from(0x0a00_0001 + n);
+        state.fdb.insert(fdb("flannel.1", mac), to);
+        let route = onlink(&base, "flannel.1");
+        state.routes.insert(key(&format!("{base}/24")), route);
+    }
 }

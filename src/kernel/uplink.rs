@@ -229,6 +229,17 @@ pub fn choose(preference: &Preference, there: &Interfaces) -> Result<Uplink, Upl
 type Choice<'a> = (&'a Interface, Option<Ipv4Addr>);
 
 impl Interfaces {
+    /// Whether the interface is there, and still has the address that packets are sent from.
+    #[must_use]
+    pub fn has(&self, uplink: &Uplink) -> bool {
+        let named = self.interfaces.iter().find(|i| i.name == uplink.name);
+        named.is_some_and(|i| {
+            i.addresses
+                .iter()
+                .any(|a| a.address.addr() == uplink.address)
+        })
+    }
+
     fn by_name_or_address(&self, text: &str) -> Result<Choice<'_>, UplinkError> {
         if let Ok(address) = text.parse() {
             return self

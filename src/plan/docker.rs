@@ -19,7 +19,7 @@ pub(super) fn plan(node: &Node, plan: &mut Plan) {
     };
     plan.kernel.links.insert(bridge.clone(), link);
     let address = Address {
-        link: bridge.clone(),
+        link: bridge.as_str().into(),
         address: gateway,
     };
     plan.kernel.addresses.insert(address);

@@ -43,7 +43,8 @@ pub(super) fn route(kernel: &mut KernelState, node: &Node, peer: &Lease) {
         metric: 0,
     };
     let route = Route {
-        link: node.uplink.name.clone(),
+        nexthop: None,
+        link: node.uplink.name.as_str().into(),
         gateway: Some(peer.attrs.public_ip),
         onlink: false,
         source: None,

@@ -97,7 +97,7 @@ fn vxlan_makes_a_device_and_three_rows_for_each_peer() {
     assert_eq!(plan.kernel.links["flannel.1"], device);
     let device_address = address("flannel.1", "100.96.1.0/32");
     assert!(plan.kernel.addresses.contains(&device_address));
-    let link = || "flannel.1".to_owned();
+    let link = || "flannel.1".into();
     let base = "100.96.2.0".parse().unwrap();
     let neighbour = Neighbour {
         link: link(),
@@ -110,6 +110,7 @@ fn vxlan_makes_a_device_and_three_rows_for_each_peer() {
     };
     assert_eq!(plan.kernel.fdb[&entry].to_string(), "192.168.1.48");
     let expected = Route {
+        nexthop: None,
         link: link(),
         gateway: Some(base),
         onlink: true,
@@ -146,8 +147,11 @@ fn vxlan_options_reach_the_device() {
 fn direct_routing_takes_the_shared_link_and_the_tunnel_elsewhere() {
     let plan = made(r#"{"Type":"vxlan","DirectRouting":true}"#);
     assert_eq!(paths(&plan), [Path::Direct, Path::Tunnel]);
-    assert_eq!(route(&plan, "100.96.2.0/24").unwrap().link, "eth0");
-    assert_eq!(route(&plan, "100.96.3.0/24").unwrap().link, "flannel.1");
+    assert_eq!(route(&plan, "100.96.2.0/24").unwrap().link.as_ref(), "eth0");
+    assert_eq!(
+        route(&plan, "100.96.3.0/24").unwrap().link.as_ref(),
+        "flannel.1"
+    );
     assert_eq!(
         (plan.kernel.fdb.len(), plan.kernel.neighbours.len()),
         (1, 1)
@@ -158,6 +162,7 @@ fn direct_routing_takes_the_shared_link_and_the_tunnel_elsewhere() {
 fn host_gw_routes_by_way_of_the_peer_and_says_why_it_cannot() {
     let plan = made(r#"{"Type":"host-gw"}"#);
     let expected = Route {
+        nexthop: None,
         link: "eth0".into(),
         gateway: Some("192.168.1.48".parse().unwrap()),
         onlink: false,
@@ -190,6 +195,7 @@ fn udp_makes_one_route_and_a_table() {
     let plan = made(r#"{"Type":"udp"}"#);
     let base: Ipv4Addr = "100.96.1.0".parse().unwrap();
     let expected = Route {
+        nexthop: None,
         link: "flannel0".into(),
         gateway: None,
         onlink: false,

@@ -24,7 +24,7 @@ pub(super) fn plan(node: &Node, port: u16, peers: &[&Lease], plan: &mut Plan) {
     };
     plan.kernel.links.insert(DEVICE.to_owned(), link);
     let address = Address {
-        link: DEVICE.to_owned(),
+        link: DEVICE.into(),
         address: base.into(),
     };
     plan.kernel.addresses.insert(address);
@@ -33,7 +33,8 @@ pub(super) fn plan(node: &Node, port: u16, peers: &[&Lease], plan: &mut Plan) {
         metric: 0,
     };
     let route = Route {
-        link: DEVICE.to_owned(),
+        nexthop: None,
+        link: DEVICE.into(),
         gateway: None,
         onlink: false,
         source: Some(base),

@@ -6,7 +6,7 @@ use super::{Node, Obstacle, Path, Plan, host_gw};
 use crate::cluster::lease::{BackendAttrs, Lease, Vtep};
 use crate::cluster::network::Vxlan;
 use crate::kernel::state::{
-    Address, FdbEntry, Link, LinkKind, Neighbour, PROTOCOL, Route, RouteKey,
+    Address, FdbEntry, Link, LinkKind, LinkName, Neighbour, PROTOCOL, Route, RouteKey,
 };
 use crate::mac::Mac;
 
@@ -33,6 +33,7 @@ pub fn vtep_mac(node_id: &str, vni: u32) -> Mac {
 pub(super) fn plan(node: &Node, options: &Vxlan, peers: &[&Lease], plan: &mut Plan) {
     let device = format!("flannel.{}", options.vni);
     let own = mac(&node.lease);
+    let name = LinkName::from(device.as_str());
     device_rows(node, options, &device, plan);
     for peer in peers {
         let path = match mac(peer) {
@@ -42,11 +43,11 @@ pub(super) fn plan(node: &Node, options: &Vxlan, peers: &[&Lease], plan: &mut Pl
             }
             None => Path::None(Obstacle::NoVtep),
             Some(mac) if !mac.is_unicast() => Path::None(Obstacle::NoUnicast(mac)),
-            Some(mac) if own == Some(mac) || is_elsewhere(plan, &device, peer, mac) => {
+            Some(mac) if own == Some(mac) || is_elsewhere(plan, &name, peer, mac) => {
                 Path::None(Obstacle::SameMac(mac))
             }
             Some(mac) => {
-                peer_rows(peer, mac, &device, plan);
+                peer_rows(peer, mac, &name, plan);
                 Path::Tunnel
             }
         };
@@ -73,12 +74,12 @@ fn device_rows(node: &Node, options: &Vxlan, device: &str, plan: &mut Plan) {
     plan.kernel.links.insert(device.to_owned(), link);
     // a wider mask would make broadcast routes that break the first subnet (flannel trap T42)
     let address = node.lease.subnet.base().into();
-    let link = device.to_owned();
+    let link = device.into();
     plan.kernel.addresses.insert(Address { link, address });
 }
 
-fn peer_rows(peer: &Lease, mac: Mac, device: &str, plan: &mut Plan) {
-    let link = || device.to_owned();
+fn peer_rows(peer: &Lease, mac: Mac, device: &LinkName, plan: &mut Plan) {
+    let link = || LinkName::clone(device);
     let base = peer.subnet.base();
     let neighbour = Neighbour {
         link: link(),
@@ -92,6 +93,7 @@ fn peer_rows(peer: &Lease, mac: Mac, device: &str, plan: &mut Plan) {
         metric: 0,
     };
     let route = Route {
+        nexthop: None,
         link: link(),
         gateway: Some(base),
         onlink: true,
@@ -103,8 +105,8 @@ fn peer_rows(peer: &Lease, mac: Mac, device: &str, plan: &mut Plan) {
 
 /// Whether another machine has the Ethernet address. One machine may have it twice: in a lease of
 /// before, which has not run out yet.
-fn is_elsewhere(plan: &Plan, device: &str, peer: &Lease, mac: Mac) -> bool {
-    let link = device.to_owned();
+fn is_elsewhere(plan: &Plan, device: &LinkName, peer: &Lease, mac: Mac) -> bool {
+    let link = LinkName::clone(device);
     let known = plan.kernel.fdb.get(&FdbEntry { link, mac });
     known.is_some_and(|address| *address != peer.attrs.public_ip)
 }

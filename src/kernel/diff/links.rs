@@ -82,10 +82,14 @@ impl<'a> Difference<'a> {
     }
 
     fn alter(&mut self, name: &str, found: &Link, wanted: &Link) -> Standing {
-        let settings = settings(found, wanted);
+        let mut settings = settings(found, wanted);
+        if found.kind.is_tunnel() && self.observed.ports.contains_key(name) {
+            settings.insert(0, Setting::Free);
+        }
         let losses = Losses {
             neighbours: (settings.iter()).any(|s| matches!(s, Setting::Mac(_) | Setting::Down)),
-            routes: settings.contains(&Setting::Down),
+            plain_routes: settings.contains(&Setting::Down),
+            nexthops: settings.contains(&Setting::Down),
         };
         if !settings.is_empty() {
             self.change(Change::SetLink(name.to_owned(), settings));
@@ -115,10 +119,10 @@ impl<'a> Difference<'a> {
 
     /// Whether a bridge carries an address that cannot be ours.
     fn is_taken(&self, name: &str) -> bool {
-        let Some(overlay) = self.scope.overlay else {
+        if self.scope.overlay.is_none() {
             return false;
-        };
-        (addresses(self.observed, name).iter()).any(|a| !overlay.contains(&a.addr()))
+        }
+        (addresses(self.observed, name).iter()).any(|a| !self.scope.holds(a.addr()))
     }
 
     fn bar_foreign(&mut self, name: &str) -> Standing {
@@ -145,7 +149,7 @@ impl<'a> Difference<'a> {
 
 fn addresses(state: &KernelState, link: &str) -> Vec<Ipv4Net> {
     (state.addresses.iter())
-        .filter(|row| row.link == link)
+        .filter(|row| &*row.link == link)
         .map(|row| row.address)
         .collect()
 }

@@ -5,6 +5,7 @@ use crate::kernel::state::{FdbEntry, Link, LinkKind, Neighbour};
 use crate::mac::Mac;
 
 mod bridge;
+mod nexthops;
 
 fn changes(observed: &KernelState, desired: &KernelState) -> Vec<String> {
     let found = diff(observed, desired, &scope(desired));
@@ -115,7 +116,10 @@ fn what_can_be_altered_in_place_is() {
             *learning = true;
         }
     };
+    let mut tied = vxlan();
+    tied.ports.insert("flannel.1".into(), "theirs".into());
     let cases = [
+        (tied, Setting::Free),
         (altered(|link| link.mtu = 1400), Setting::Mtu(1450)),
         (altered(|link| link.up = false), Setting::Up),
         (altered(local), Setting::Local(ip("192.168.5.1"))),
@@ -329,6 +333,7 @@ fn the_variants_sort_as_the_kernel_accepts_them() {
     let net = address("l", "10.0.0.1/32");
     let (k, r) = (key("10.0.0.0/24"), via("10.0.0.1", "l"));
     let name = || "l".to_owned();
+    let hop = nexthop("10.0.0.1", "l");
     let order = [
         Change::DelRoute(k, r.clone()),
         Change::DelNeighbour(neighbour.clone()),
@@ -340,7 +345,9 @@ fn the_variants_sort_as_the_kernel_accepts_them() {
         Change::AddAddress(net),
         Change::PutFdb(entry, ip("10.0.0.2")),
         Change::PutNeighbour(neighbour, mac(1)),
+        Change::PutNexthop(1, hop.clone()),
         Change::PutRoute(k, r),
+        Change::DelNexthop(1, hop),
     ];
     assert!(order.is_sorted());
 }

@@ -1,12 +1,17 @@
 //! Tells when something may have changed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
+use std::net::Ipv4Addr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::NLM_F_REPLACE;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::RouteProtocol;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
@@ -14,18 +19,42 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::kernel::KernelError;
+use crate::kernel::decode::{self, Names};
+use crate::kernel::message::{DEL_NEXTHOP, Message, NEW_NEXTHOP};
+use crate::kernel::state::{FdbEntry, Neighbour};
+use crate::mac::Mac;
 
-/// Notifications of links, IPv4 addresses, neighbours and routes, boiled down to "look again".
+/// Notifications of links, IPv4 addresses, neighbours, routes and nexthop objects, boiled down to
+/// "look again".
 ///
 /// The receive buffer of the socket is the queue: while nobody asks, the kernel drops what does
-/// not fit and says so, which is a hint as well. Our own changes are hints like all others.
+/// not fit and says so, which is a hint as well. What was changed through the socket of the
+/// [`super::Netlink`] that this was made with is no hint.
+///
+/// Routes that go with their link, or with its last address, go without a notification: there the
+/// link or the address is the hint.
 #[derive(Debug)]
 pub struct Hints {
     socket: Option<Events>,
     /// When to replace a broken socket.
     retry: Instant,
-    concerned: watch::Receiver<BTreeSet<u32>>,
+    expected: watch::Receiver<Expected>,
     buffer: Vec<u8>,
+}
+
+/// What notifications are expected to say.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    /// The number of the socket that our own changes go through. The kernel notes it in what
+    /// comes of them, but for forwarding entries, neighbours that go, and most of what happens to
+    /// links.
+    pub(super) port: u32,
+    /// The links whose neighbours and forwarding entries are our business.
+    pub(super) tunnels: Names,
+    /// Neighbours as seen or put by us.
+    pub(super) neighbours: BTreeMap<Neighbour, Mac>,
+    /// Forwarding entries as seen or put by us.
+    pub(super) fdb: BTreeMap<FdbEntry, Ipv4Addr>,
 }
 
 /// How long to wait before a broken socket is replaced, again and again.
@@ -34,8 +63,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The kernel's largest notification is smaller (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 64 << 10;
 
+/// Room for the notifications of some ten thousand changes.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
 impl Hints {
-    pub(super) fn open(concerned: watch::Receiver<BTreeSet<u32>>) -> Result<Self, KernelError> {
+    pub(super) fn open(expected: watch::Receiver<Expected>) -> Result<Self, KernelError> {
         let socket = Events::open().map_err(|source| KernelError::Socket {
             doing: "subscribing to notifications",
             source,
@@ -43,7 +75,7 @@ impl Hints {
         Ok(Self {
             socket: Some(socket),
             retry: Instant::now(),
-            concerned,
+            expected,
             buffer: Vec::with_capacity(BUFFER),
         })
     }
@@ -69,7 +101,7 @@ impl Hints {
                 Poll::Pending if hint => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(_)) => {
-                    hint |= matters(&self.buffer, &self.concerned.borrow());
+                    hint |= matters(&self.buffer, &self.expected.borrow());
                 }
                 Poll::Ready(Err(error)) => {
                     hint = true;
@@ -91,6 +123,10 @@ impl Events {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         let inner = socket.socket_mut();
         inner.bind(&SocketAddr::new(0, 0))?;
+        // Beyond net.core.rmem_max only with CAP_NET_ADMIN, which observers may lack.
+        if setsockopt(&*inner, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            setsockopt(&*inner, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        }
         for group in [
             MulticastGroup::Link,
             MulticastGroup::Neigh,
@@ -99,6 +135,8 @@ impl Events {
         ] {
             inner.add_membership(group as u32)?;
         }
+        // Kernels before 5.3 have neither the group nor the objects.
+        let _ = inner.add_membership(MulticastGroup::Nexthop as u32);
         Ok(Self(socket))
     }
 }
@@ -111,19 +149,25 @@ impl std::fmt::Debug for Events {
 
 /// Whether one of the notifications may be our business. Busy hosts have neighbours come and go
 /// on their other links all the time, and routing daemons routes; those are not.
-fn matters(mut rest: &[u8], concerned: &BTreeSet<u32>) -> bool {
+fn matters(mut rest: &[u8], expected: &Expected) -> bool {
     while let Some(header) = rest.get(..16) {
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let Some(body) = rest.get(16..length) else {
             return true;
         };
-        let matters = match u16::from_ne_bytes([header[4], header[5]]) {
-            libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour_matters(body, concerned),
-            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => route_matters(body),
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let cause = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
+        // the row that was replaced may have been ours, whosesoever the new one is
+        let replaces = u16::from_ne_bytes([header[6], header[7]]) & NLM_F_REPLACE != 0;
+        let by_us = cause != 0 && cause == expected.port;
+        let matters = match kind {
+            libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour_matters(kind, body, expected),
+            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => replaces || route_matters(body),
+            NEW_NEXTHOP | DEL_NEXTHOP => nexthop_matters(body),
             _ => true,
         };
-        if matters {
+        if matters && !by_us {
             return true;
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -131,35 +175,72 @@ fn matters(mut rest: &[u8], concerned: &BTreeSet<u32>) -> bool {
     false
 }
 
-/// `struct ndmsg`: the index of the link is at 4.
-fn neighbour_matters(body: &[u8], concerned: &BTreeSet<u32>) -> bool {
-    let index = body
-        .get(4..8)
-        .map(|i| u32::from_ne_bytes([i[0], i[1], i[2], i[3]]));
-    index.is_none_or(|index| concerned.contains(&index))
+/// `struct ndmsg`: the family is at 0, the index of the link at 4.
+fn neighbour_matters(kind: u16, body: &[u8], expected: &Expected) -> bool {
+    let (Some(family), Some(index)) = (body.first(), body.get(4..8)) else {
+        return true;
+    };
+    let index = u32::from_ne_bytes([index[0], index[1], index[2], index[3]]);
+    if !expected.tunnels.contains_key(&index) {
+        return false;
+    }
+    let of_fdb = i32::from(*family) == libc::AF_BRIDGE;
+    let body = body.to_vec();
+    match (Message { kind, body }).parsed() {
+        Some(RouteNetlinkMessage::NewNeighbour(row)) if of_fdb => fdb_differs(&row, true, expected),
+        Some(RouteNetlinkMessage::DelNeighbour(row)) if of_fdb => {
+            fdb_differs(&row, false, expected)
+        }
+        Some(RouteNetlinkMessage::NewNeighbour(row)) => neighbour_differs(&row, true, expected),
+        Some(RouteNetlinkMessage::DelNeighbour(row)) => neighbour_differs(&row, false, expected),
+        _ => true,
+    }
+}
+
+/// Compares an entry that is there now, or is not, with what it should be. One that was learned
+/// from traffic is none: it matters only in the place of ours.
+fn fdb_differs(row: &NeighbourMessage, is_there: bool, expected: &Expected) -> bool {
+    let found = decode::fdb(row, &expected.tunnels).filter(|_| is_there);
+    let found = found.map(|(_, to)| to);
+    let key = decode::fdb_key(row, &expected.tunnels);
+    key.is_none_or(|key| found.as_ref() != expected.fdb.get(&key))
+}
+
+/// The same for a neighbour, where permanent ones count.
+fn neighbour_differs(row: &NeighbourMessage, is_there: bool, expected: &Expected) -> bool {
+    let found = decode::neighbour(row, &expected.tunnels).filter(|_| is_there);
+    let found = found.map(|(_, mac)| mac);
+    let key = decode::neighbour_key(row, &expected.tunnels);
+    key.is_none_or(|key| found.as_ref() != expected.neighbours.get(&key))
 }
 
 /// `struct rtmsg`: the length of the destination is at 1, the protocol at 5. A daemon's default
 /// route may lead to another uplink.
 fn route_matters(body: &[u8]) -> bool {
-    let is_daemons = |protocol: u8| {
-        matches!(
-            protocol.into(),
-            RouteProtocol::Zebra
-                | RouteProtocol::Bird
-                | RouteProtocol::Babel
-                | RouteProtocol::Bgp
-                | RouteProtocol::Isis
-                | RouteProtocol::Ospf
-                | RouteProtocol::Rip
-                | RouteProtocol::Eigrp
-        )
-    };
     match (body.get(1), body.get(5)) {
         (Some(0), _) => true,
         (Some(_), Some(protocol)) => !is_daemons(*protocol),
         _ => true,
     }
+}
+
+/// `struct nhmsg`: the protocol is at 2.
+fn nexthop_matters(body: &[u8]) -> bool {
+    body.get(2).is_none_or(|protocol| !is_daemons(*protocol))
+}
+
+fn is_daemons(protocol: u8) -> bool {
+    matches!(
+        protocol.into(),
+        RouteProtocol::Zebra
+            | RouteProtocol::Bird
+            | RouteProtocol::Babel
+            | RouteProtocol::Bgp
+            | RouteProtocol::Isis
+            | RouteProtocol::Ospf
+            | RouteProtocol::Rip
+            | RouteProtocol::Eigrp
+    )
 }
 
 #[cfg(test)]

@@ -61,12 +61,14 @@ impl Netlink {
         request.header.family = AddressFamily::Inet;
         let request = RouteNetlinkMessage::GetAddress(request);
         (self.socket)
-            .dump("listing addresses", &request, |message| match message {
-                RouteNetlinkMessage::NewAddress(row) => {
-                    let address = interface_address(&row, &self.names)?;
-                    Some((row.header.index, address))
+            .dump("listing addresses", request, |message| {
+                match message.parsed()? {
+                    RouteNetlinkMessage::NewAddress(row) => {
+                        let address = interface_address(&row, &self.names)?;
+                        Some((row.header.index, address))
+                    }
+                    _ => None,
                 }
-                _ => None,
             })
             .await
     }
@@ -77,14 +79,12 @@ impl Netlink {
         request.header.table = RouteHeader::RT_TABLE_MAIN;
         let request = RouteNetlinkMessage::GetRoute(request);
         (self.socket)
-            .dump(
-                "listing default routes",
-                &request,
-                |message| match message {
+            .dump("listing default routes", request, |message| {
+                match message.parsed()? {
                     RouteNetlinkMessage::NewRoute(route) => default_route(&route, &self.names),
                     _ => None,
-                },
-            )
+                }
+            })
             .await
     }
 
@@ -95,10 +95,11 @@ impl Netlink {
         let destination = RouteAttribute::Destination(RouteAddress::Inet(address));
         request.attributes.push(destination);
         let request = RouteNetlinkMessage::GetRoute(request);
-        match self.socket.ask("looking up a route", request).await? {
-            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(way(&route, &self.names)),
-            // Most often "network is unreachable", which is an answer.
-            Ok(_) | Err(_) => Ok(None),
+        // A refusal is most often "network is unreachable", which is an answer.
+        let answer = self.socket.ask("looking up a route", request).await?;
+        match answer.ok().flatten().and_then(|answer| answer.parsed()) {
+            Some(RouteNetlinkMessage::NewRoute(route)) => Ok(way(&route, &self.names)),
+            _ => Ok(None),
         }
     }
 }
@@ -155,12 +156,14 @@ fn default_route(message: &RouteMessage, names: &Names) -> Option<DefaultRoute> 
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Priority(metric) => route.metric = *metric,
-            RouteAttribute::Oif(index) => route.interfaces.extend(names.get(index).cloned()),
+            RouteAttribute::Oif(index) => route
+                .interfaces
+                .extend(names.get(index).map(ToString::to_string)),
             RouteAttribute::MultiPath(hops) => {
                 let hops = hops
                     .iter()
                     .filter_map(|hop| names.get(&hop.interface_index));
-                route.interfaces.extend(hops.cloned());
+                route.interfaces.extend(hops.map(ToString::to_string));
             }
             _ => {}
         }
@@ -173,7 +176,7 @@ fn way(message: &RouteMessage, names: &Names) -> Option<Reach> {
     let mut source = None;
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Oif(index) => interface = names.get(index).cloned(),
+            RouteAttribute::Oif(index) => interface = names.get(index).map(ToString::to_string),
             RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
             _ => {}
         }

@@ -7,7 +7,6 @@ use futures_util::StreamExt;
 use rtnetlink::packet_core::{
     ErrorMessage, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::proto::{self, ConnectionHandle};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, SocketAddr};
@@ -15,14 +14,16 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::kernel::KernelError;
+use crate::kernel::message::Message;
 
-type Message = NetlinkMessage<RouteNetlinkMessage>;
+type Framed = NetlinkMessage<Message>;
 
 /// A socket and the task that reads it, which ends with it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    handle: ConnectionHandle<RouteNetlinkMessage>,
+    handle: ConnectionHandle<Message>,
     task: JoinHandle<()>,
+    port: u32,
 }
 
 /// The kernel's no to one message.
@@ -53,7 +54,7 @@ impl Socket {
             source,
         };
         let (mut connection, handle, _) =
-            proto::new_connection::<RouteNetlinkMessage>(NETLINK_ROUTE).map_err(error)?;
+            proto::new_connection::<Message>(NETLINK_ROUTE).map_err(error)?;
         connection.set_forward_ack(true);
         // The end of a list says whether the list changed meanwhile, or why it ended.
         connection.set_forward_done(true);
@@ -62,63 +63,87 @@ impl Socket {
         socket.set_ext_ack(true).map_err(error)?;
         socket.set_cap_ack(true).map_err(error)?;
         socket.set_rx_buf_sz(bytes).map_err(error)?;
+        let port = socket.bind_auto().map_err(error)?.port_number();
         Ok(Self {
             handle,
+            port,
             task: tokio::spawn(connection),
         })
+    }
+
+    /// The number that the kernel knows the socket by.
+    pub(super) const fn port(&self) -> u32 {
+        self.port
     }
 
     /// What `keep` makes of each object in the kernel's list.
     pub(super) async fn dump<T>(
         &mut self,
         doing: &'static str,
-        request: &RouteNetlinkMessage,
-        mut keep: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+        request: impl Into<Message>,
+        keep: impl FnMut(Message) -> Option<T>,
     ) -> Result<Vec<T>, KernelError> {
+        let listed = self.list(doing, request.into(), keep).await?;
+        listed.map_err(|refusal| KernelError::Refused {
+            doing,
+            reason: refusal.text,
+        })
+    }
+
+    /// The same where the kernel may say no.
+    pub(super) async fn list<T>(
+        &mut self,
+        doing: &'static str,
+        request: Message,
+        mut keep: impl FnMut(Message) -> Option<T>,
+    ) -> Result<Result<Vec<T>, Refusal>, KernelError> {
         let mut tries = 0;
         loop {
             tries += 1;
             let mut message = NetlinkMessage::from(request.clone());
             message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-            let (kept, interrupted) = self.dump_once(doing, message, &mut keep).await?;
+            let (kept, interrupted) = match self.list_once(doing, message, &mut keep).await? {
+                Ok(listed) => listed,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
             // A list that changed under the dump may lack rows or have some twice. One that
             // never stands still has to do; the next pass sees what came of it.
             if !interrupted || tries == 3 {
-                return Ok(kept);
+                return Ok(Ok(kept));
             }
         }
     }
 
-    async fn dump_once<T>(
+    /// With whether the list changed meanwhile.
+    async fn list_once<T>(
         &mut self,
         doing: &'static str,
-        message: Message,
-        keep: &mut impl FnMut(RouteNetlinkMessage) -> Option<T>,
-    ) -> Result<(Vec<T>, bool), KernelError> {
+        message: Framed,
+        keep: &mut impl FnMut(Message) -> Option<T>,
+    ) -> Result<Result<(Vec<T>, bool), Refusal>, KernelError> {
         let mut kept = Vec::new();
         let mut interrupted = false;
+        let mut refused = None;
         let mut answers = self.send(doing, vec![message])?;
         while let Some(answer) = self.wait(doing, answers.next()).await? {
             interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
                 NetlinkPayload::InnerMessage(inner) => kept.extend(keep(inner)),
-                NetlinkPayload::Error(error) => check(doing, error.raw_code(), &error)?,
-                NetlinkPayload::Done(done) => {
-                    check(doing, done.code, &ErrorMessage::default())?;
-                }
+                NetlinkPayload::Error(error) => refused = no(error.raw_code(), &error),
+                NetlinkPayload::Done(done) => refused = no(done.code, &ErrorMessage::default()),
                 _ => interrupted = true,
             }
         }
-        Ok((kept, interrupted))
+        Ok(refused.map_or(Ok((kept, interrupted)), Err))
     }
 
     /// The one object that the kernel answers with, or its refusal.
     pub(super) async fn ask(
         &mut self,
         doing: &'static str,
-        request: RouteNetlinkMessage,
-    ) -> Result<Result<Option<RouteNetlinkMessage>, Refusal>, KernelError> {
-        let mut message = NetlinkMessage::from(request);
+        request: impl Into<Message>,
+    ) -> Result<Result<Option<Message>, Refusal>, KernelError> {
+        let mut message = NetlinkMessage::from(request.into());
         message.header.flags = NLM_F_REQUEST;
         let mut answers = self.send(doing, vec![message])?;
         let mut found = None;
@@ -138,7 +163,7 @@ impl Socket {
     pub(super) async fn batch(
         &mut self,
         doing: &'static str,
-        messages: Vec<Message>,
+        messages: Vec<Framed>,
     ) -> Result<Vec<Result<(), Refusal>>, KernelError> {
         let mut results = Vec::with_capacity(messages.len());
         let mut messages = messages.into_iter();
@@ -167,8 +192,8 @@ impl Socket {
     fn send(
         &mut self,
         doing: &'static str,
-        messages: Vec<Message>,
-    ) -> Result<impl futures_util::Stream<Item = Message> + Unpin + use<>, KernelError> {
+        messages: Vec<Framed>,
+    ) -> Result<impl futures_util::Stream<Item = Framed> + Unpin + use<>, KernelError> {
         let kernel = SocketAddr::new(0, 0);
         match self.handle.request_batch(messages, kernel) {
             Ok(answers) => Ok(answers),
@@ -209,13 +234,14 @@ impl Drop for Socket {
 }
 
 /// A link that goes while its rows are listed has none: the next pass sees that it went.
-fn check(doing: &'static str, code: i32, error: &ErrorMessage) -> Result<(), KernelError> {
+fn no(code: i32, error: &ErrorMessage) -> Option<Refusal> {
     if code == 0 || code == -libc::ENODEV {
-        return Ok(());
+        return None;
     }
-    let system = || io::Error::from_raw_os_error(code.saturating_abs()).to_string();
-    let reason = extended(&error.header).unwrap_or_else(system);
-    Err(KernelError::Refused { doing, reason })
+    let errno = code.saturating_abs();
+    let system = || io::Error::from_raw_os_error(errno).to_string();
+    let text = extended(&error.header).unwrap_or_else(system);
+    Some(Refusal { errno, text })
 }
 
 fn refusal(error: &ErrorMessage) -> Refusal {

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::kernel::fake::Fake;
 use crate::kernel::samples::*;
-use crate::kernel::state::{Address, KernelState, Link, LinkKind, PROTOCOL, Route, RouteKey};
+use crate::kernel::state::{
+    Address, KernelState, Link, LinkKind, Nexthop, PROTOCOL, Route, RouteKey,
+};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -86,6 +88,9 @@ fn an_obstacle_leaves_the_rest_settled() {
     assert_eq!(report.obstacles.len(), 1);
 }
 
+mod many;
+mod trust;
+
 const NAMES: [&str; 5] = ["eth0", "flannel.1", "flannel0", "docker0", "flannel.9"];
 
 fn any_kind(name: &'static str) -> BoxedStrategy<LinkKind> {
@@ -151,7 +156,8 @@ fn any_route() -> impl Strategy<Value = (RouteKey, Route)> {
                 ..key(&destination)
             };
             let route = Route {
-                link: link.to_owned(),
+                nexthop: None,
+                link: link.into(),
                 gateway,
                 onlink: false,
                 source: None,
@@ -162,6 +168,20 @@ fn any_route() -> impl Strategy<Value = (RouteKey, Route)> {
     )
 }
 
+/// A nexthop object of ours, with its id and whether a route leads through it.
+fn any_nexthop() -> impl Strategy<Value = (u32, Nexthop, bool)> {
+    let link = prop::sample::select(&NAMES[..]);
+    let hop = (link, 1..4u8).prop_map(|(link, n)| nexthop(&format!("192.168.5.{n}"), link));
+    (1..6u32, hop, any::<bool>())
+}
+
+fn through(id: u32, hop: &Nexthop) -> Route {
+    Route {
+        nexthop: Some(id),
+        ..onlink(&hop.gateway.to_string(), &hop.link)
+    }
+}
+
 prop_compose! {
     /// Any host: our things, others' things, left-overs of both.
     fn any_host()(
@@ -170,6 +190,8 @@ prop_compose! {
         routes in vec(any_route(), 0..12),
         peers in btree_set(2..6u8, 0..4),
         has_port in any::<bool>(),
+        foreign_nexthops in prop::option::of(btree_set(1..6u32, 0..3)),
+        nexthops in vec(any_nexthop(), 0..6),
     ) -> KernelState {
         let mut state = host();
         for (name, link) in NAMES.iter().zip(links) {
@@ -185,11 +207,21 @@ prop_compose! {
         }
         // Rows live on links, routes on links that are up.
         let links = &state.links;
-        let is_tunnel = |name: &String| links.get(name).is_some_and(|l| l.kind.is_tunnel());
-        state.addresses.retain(|row| links.contains_key(&row.link));
+        let is_tunnel = |name: &str| links.get(name).is_some_and(|l| l.kind.is_tunnel());
+        state.addresses.retain(|row| links.contains_key(&*row.link));
         state.neighbours.retain(|row, _| is_tunnel(&row.link));
         state.fdb.retain(|row, _| is_tunnel(&row.link));
-        state.routes.retain(|_, route| links.get(&route.link).is_some_and(|l| l.up));
+        state.routes.retain(|_, route| links.get(&*route.link).is_some_and(|l| l.up));
+        state.foreign_nexthops = foreign_nexthops;
+        for (id, hop, route) in nexthops {
+            let is_up = links.get(&*hop.link).is_some_and(|l| l.up);
+            let is_ours = state.foreign_nexthops.as_ref().is_some_and(|ids| !ids.contains(&id));
+            if is_up && is_ours && !state.nexthops.contains_key(&id) {
+                let key = key(&format!("100.96.{id}.0/24"));
+                state.routes.extend(route.then(|| (key, through(id, &hop))));
+                state.nexthops.insert(id, hop);
+            }
+        }
         state.ports.retain(|_, bridge| {
             links.get(bridge).is_some_and(|l| l.kind == LinkKind::Bridge)
         });
@@ -230,6 +262,7 @@ fn foreign(state: &KernelState, desired: &KernelState) -> KernelState {
         link.is_some_and(|link| !scope.concerns_link(name, link))
     };
     kept.links.retain(|name, _| others(name));
+    kept.nexthops.clear();
     kept.addresses.retain(|row| others(&row.link));
     kept.neighbours.retain(|row, _| others(&row.link));
     kept.fdb.retain(|row, _| others(&row.link));
@@ -284,7 +317,7 @@ proptest! {
         let report = go(&mut kernel, &desired);
         for row in &state.addresses {
             let outside = row.address.addr().octets()[..2] != [100, 96];
-            let goes = report.applied.contains(&Change::DelLink(row.link.clone()));
+            let goes = report.applied.contains(&Change::DelLink(row.link.to_string()));
             prop_assert!(!outside || goes || kernel.state.addresses.contains(row), "{row:?}");
         }
     }
@@ -316,7 +349,7 @@ proptest! {
         // What is not shown of a tunnel is still there.
         let mut found = shown;
         for (key, route) in &kernel.state.routes {
-            let on = desired.links.get(&route.link);
+            let on = desired.links.get(&*route.link);
             if on.is_some_and(|link| link.kind.is_tunnel()) {
                 found.routes.insert(*key, route.clone());
             }
@@ -333,6 +366,7 @@ proptest! {
             !of_barred(key) && (free(&route.link) || route.protocol == PROTOCOL)
         });
         prop_assert_eq!(found.routes, wanted.routes);
+        prop_assert!(found.nexthops.is_empty());
     }
 
     #[test]
@@ -347,5 +381,6 @@ proptest! {
             prop_assert!(!link.marked || in_use || strange, "{name}");
         }
         prop_assert!(kernel.state.routes.values().all(|r| r.protocol != PROTOCOL));
+        prop_assert!(kernel.state.nexthops.is_empty());
     }
 }

@@ -91,3 +91,22 @@ fn an_unwanted_bridge_goes_only_if_nothing_hangs_on_it() {
         ["bridge docker0 is somebody else's: it has 172.17.0.1/16"]
     );
 }
+
+/// The network before was another one: what the node had of it is still ours.
+#[test]
+fn a_bridge_of_ours_follows_into_another_network() {
+    let stale = found_bridge(true, &["10.5.9.1/24"]);
+    let former = Some(net("10.5.9.0/24"));
+    let scope = scope(&bridge()).moved_from(former);
+    let changes: Vec<String> = (diff(&stale, &bridge(), &scope).changes.iter())
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            "delete address 10.5.9.1/24 dev docker0",
+            "set link docker0 mtu 1450",
+            "add address 100.96.1.1/24 dev docker0",
+        ]
+    );
+}

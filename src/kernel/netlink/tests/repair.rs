@@ -172,7 +172,7 @@ fn a_setting_of_a_link_that_has_gone_fails_alone() {
         let row = Change::DelRoute(
             key("100.96.2.0/24"),
             Route {
-                link: "flannel.1".to_owned(),
+                link: "flannel.1".into(),
                 ..onlink("100.96.2.0", "flannel.1")
             },
         );
@@ -214,13 +214,13 @@ fn rows_of_a_link_that_goes_while_they_are_listed_are_none() {
     in_namespace(|| async {
         let mut kernel = Netlink::connect().unwrap();
         let gone = 9999;
-        let mut state = KernelState::default();
-        kernel.addresses(gone, &mut state).await.unwrap();
-        kernel.neighbours(gone, &mut state).await.unwrap();
-        kernel.fdb(gone, &mut state).await.unwrap();
+        let mut seen = Seen::default();
+        kernel.addresses(gone, &mut seen.state).await.unwrap();
+        kernel.neighbours(gone, &mut seen.state).await.unwrap();
+        kernel.fdb(gone, &mut seen.state).await.unwrap();
         let filter = Filter::Link(gone);
         let scope = Scope::default();
-        kernel.routes(filter, &scope, &mut state).await.unwrap();
-        assert_eq!(state, KernelState::default());
+        kernel.routes(filter, &scope, &mut seen).await.unwrap();
+        assert_eq!(seen.state, KernelState::default());
     });
 }
