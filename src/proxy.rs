@@ -9,15 +9,18 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use counters::Counters;
+use pulse::Silence;
 use table::Table;
-use worker::{Breakdown, Plane};
+use worker::{Breakdown, Plane, Worker};
 
 pub mod counters;
-mod packet;
+pub mod packet;
+mod pulse;
 mod socket;
 pub mod table;
 mod tun;
@@ -42,8 +45,21 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Proxy {
     plane: Arc<Plane>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
 }
+
+#[derive(Debug)]
+struct Thread {
+    worker: Worker,
+    handle: JoinHandle<()>,
+    silence: Mutex<Silence>,
+}
+
+/// A worker that has not come round for this long hangs: its waits are bounded, and a batch takes
+/// less than a millisecond.
+const HANGS: Duration = Duration::from_secs(15);
+/// How long to wait for the threads to end. One that hangs must not take its owner along.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Proxy {
     /// Opens or makes the device, binds the socket and starts the threads, in the network
@@ -60,25 +76,29 @@ impl Proxy {
             plane,
             threads: Vec::with_capacity(2),
         };
-        proxy.start("proxy-outbound", Plane::outbound)?;
-        proxy.start("proxy-inbound", Plane::inbound)?;
+        proxy.start(Worker::Outbound, Plane::outbound)?;
+        proxy.start(Worker::Inbound, Plane::inbound)?;
         Ok(proxy)
     }
 
     fn start(
         &mut self,
-        name: &str,
+        worker: Worker,
         work: fn(&Plane) -> Result<(), Breakdown>,
     ) -> Result<(), ProxyError> {
         let plane = Arc::clone(&self.plane);
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
+        let handle = thread::Builder::new()
+            .name(worker.name().to_owned())
             .spawn(move || plane.run(work))
             .map_err(|source| ProxyError::Resources {
                 what: "a thread",
                 source,
             })?;
-        self.threads.push(thread);
+        self.threads.push(Thread {
+            worker,
+            handle,
+            silence: Mutex::new(Silence::since(Instant::now())),
+        });
         Ok(())
     }
 
@@ -94,23 +114,46 @@ impl Proxy {
     }
 
     /// Why the data plane has stopped working, if it has; it does not recover by itself. Drop it
-    /// and attach anew.
+    /// and attach anew. To be asked every few seconds: only that shows a worker that hangs.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
+        self.failure_at(Instant::now())
+    }
+
+    fn failure_at(&self, now: Instant) -> Option<String> {
         self.plane.failure().or_else(|| {
-            let ended = self.threads.iter().find(|thread| thread.is_finished())?;
-            let name = ended.thread().name().unwrap_or("a worker");
-            Some(format!("the thread {name} ended unexpectedly"))
+            let failed = |thread: &Thread| thread.failure(self.plane.beats(thread.worker), now);
+            self.threads.iter().find_map(failed)
         })
+    }
+}
+
+impl Thread {
+    fn failure(&self, beats: u64, now: Instant) -> Option<String> {
+        let name = self.worker.name();
+        if self.handle.is_finished() {
+            return Some(format!("the thread {name} ended unexpectedly"));
+        }
+        let mut silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = silence.heard(beats, now);
+        (silent >= HANGS).then(|| format!("the thread {name} hangs, for {} s", silent.as_secs()))
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.plane.stop();
+        let deadline = Instant::now() + FAREWELL;
         for thread in self.threads.drain(..) {
+            while !thread.handle.is_finished() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
             // A panic in a worker has been reported by then; there is nothing left to do about it.
-            let _ = thread.join();
+            // One that hangs keeps the device and the socket: the next start tells that they are
+            // in use.
+            if thread.handle.is_finished() {
+                let _ = thread.handle.join();
+            }
         }
     }
 }

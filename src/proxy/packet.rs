@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 /// An IPv4 packet whose header is sound: version 4, a header of at least 20 bytes that lies
 /// inside the packet, and exactly the total length that the header states.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Packet<'a> {
+pub struct Packet<'a> {
     bytes: &'a mut [u8],
 }
 
 /// Why a packet does not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// Too short, or its lengths contradict each other.
     Malformed,
     /// Of another IP version, such as the router solicitations of an IPv6 host.
@@ -28,7 +28,7 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// [`Refusal::Malformed`] or [`Refusal::OtherVersion`].
-    pub(super) fn parse(bytes: &'a mut [u8]) -> Result<Self, Refusal> {
+    pub fn parse(bytes: &'a mut [u8]) -> Result<Self, Refusal> {
         let first = *bytes.first().ok_or(Refusal::Malformed)?;
         if first >> 4 != 4 {
             return Err(Refusal::OtherVersion);
@@ -47,12 +47,12 @@ impl<'a> Packet<'a> {
     }
 
     /// Where it goes.
-    pub(super) fn destination(&self) -> Ipv4Addr {
+    pub fn destination(&self) -> Ipv4Addr {
         address(self.bytes, DESTINATION)
     }
 
     /// All of it, header first.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         self.bytes
     }
 
@@ -60,7 +60,7 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     /// [`Refusal::Expired`] if nothing is left afterwards, or nothing was left before.
-    pub(super) fn age(&mut self) -> Result<(), Refusal> {
+    pub fn age(&mut self) -> Result<(), Refusal> {
         if self.bytes[TTL] <= 1 {
             return Err(Refusal::Expired);
         }
@@ -83,7 +83,7 @@ impl<'a> Packet<'a> {
     ///
     /// Differs from flanneld in two points, both RFC 1122 §3.2.2: an echo request is answered, so
     /// that `ping` reports the missing route; packets to or from a group or no single host are not.
-    pub(super) fn unreachable(&self, source: Ipv4Addr) -> Option<Answer> {
+    pub fn unreachable(&self, source: Ipv4Addr) -> Option<Answer> {
         let header = header_length(self.bytes[0]);
         let fragment = u16::from_be_bytes([self.bytes[6], self.bytes[7]]) & 0x1fff;
         let sender = address(self.bytes, SOURCE);
@@ -106,7 +106,7 @@ impl<'a> Packet<'a> {
 
 /// An ICMP "net unreachable" packet, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
+pub struct Answer {
     bytes: [u8; ANSWER_CAPACITY],
     length: usize,
 }
@@ -132,7 +132,7 @@ impl Answer {
     }
 
     /// All of it, IPv4 header first.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }

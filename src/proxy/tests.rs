@@ -269,3 +269,58 @@ fn packets_longer_than_the_agreed_mtu_are_dropped() {
     let (reached, text) = left.ping("-c 1 -W 5 -s 1400 100.96.2.0");
     assert!(reached, "{text}");
 }
+
+/// A proxy with one worker, which does something else.
+fn with_work(node: &lab::Node, work: fn(&Plane) -> Result<(), Breakdown>) -> Proxy {
+    let settings = node.settings();
+    node.namespace.run(move || {
+        let plane = Arc::new(Plane::open(settings).unwrap());
+        let threads = Vec::new();
+        let mut proxy = Proxy { plane, threads };
+        proxy.start(Worker::Outbound, work).unwrap();
+        proxy
+    })
+}
+
+#[test]
+fn a_worker_that_dies_or_ends_is_told() {
+    let Some((left, right)) = pair() else { return };
+    for (node, work) in [
+        (&left, (|_| panic!("of a test")) as fn(&Plane) -> _),
+        (&right, |_| Ok(())),
+    ] {
+        let proxy = with_work(node, work);
+        eventually("the failure is known", || proxy.failure().is_some());
+        let text = proxy.failure().unwrap();
+        assert_eq!(text, "the thread proxy-outbound ended unexpectedly");
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_is_told_and_holds_nobody_up() {
+    let Some((left, right)) = pair() else { return };
+    let hanging = with_work(&left, |_| {
+        thread::sleep(Duration::from_secs(20));
+        Ok(())
+    });
+    let idle = right.attach();
+    let start = Instant::now();
+    let ask = |proxy: &Proxy, seconds| proxy.failure_at(start + Duration::from_secs(seconds));
+    for seconds in 1..=14 {
+        assert_eq!(ask(&hanging, seconds), None);
+    }
+    let text = ask(&hanging, 16).unwrap();
+    assert_eq!(text, "the thread proxy-outbound hangs, for 16 s");
+    drop(hanging);
+    assert!(start.elapsed() < Duration::from_secs(15));
+
+    let beats = || [Worker::Outbound, Worker::Inbound].map(|worker| idle.plane.beats(worker));
+    let before = beats();
+    eventually("workers with nothing to do beat", || {
+        before
+            .iter()
+            .zip(beats())
+            .all(|(before, now)| now > *before)
+    });
+    assert_eq!(idle.failure(), None);
+}

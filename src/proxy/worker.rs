@@ -2,7 +2,7 @@
 //!
 //! Each waits for its source, takes at most a batch and passes it on. Whatever befalls one packet
 //! is counted and the rest goes on; only the loss of the device or the socket ends a worker, and
-//! with it the other.
+//! with it the other. A worker that stops without ending is told by its [`Beats`].
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -10,11 +10,12 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::counters::{Count, Counters, Tally};
 use super::packet::{Packet, Refusal};
+use super::pulse::Beats;
 use super::socket::{BATCH, Incoming, Outgoing, Socket};
 use super::table::{CurrentTable, Table, TableReader};
 use super::tun::{self, Tun};
@@ -35,6 +36,7 @@ pub(super) struct Plane {
     end: EventFd,
     outbound: Tally,
     inbound: Tally,
+    beats: [Beats; 2],
     failure: Mutex<Option<String>>,
 }
 
@@ -49,6 +51,23 @@ pub(super) enum Breakdown {
     Socket { source: Errno },
     #[error("cannot wait for packets: {source}")]
     Wait { source: Errno },
+}
+
+/// The workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worker {
+    Outbound,
+    Inbound,
+}
+
+impl Worker {
+    /// The name of its thread.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "proxy-outbound",
+            Self::Inbound => "proxy-inbound",
+        }
+    }
 }
 
 /// How a wait ended.
@@ -75,6 +94,7 @@ impl Plane {
             end: event()?,
             outbound: Tally::default(),
             inbound: Tally::default(),
+            beats: Default::default(),
             failure: Mutex::default(),
         })
     }
@@ -86,6 +106,11 @@ impl Plane {
 
     pub(super) fn stop(&self) {
         signal(&self.end);
+    }
+
+    /// How often a worker has come round.
+    pub(super) fn beats(&self, worker: Worker) -> u64 {
+        self.beats[worker as usize].count()
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -113,14 +138,14 @@ impl Plane {
         // A device that goes wakes those who wait for input (`tun_detach_all`). It never has any of
         // high priority, so that packets do not end this wait.
         let begin = PollFd::new(self.begin.as_fd(), PollFlags::POLLIN);
-        if self.wait(begin, PollFlags::POLLPRI)? == Wake::Stopped {
+        if self.wait(Worker::Outbound, begin, PollFlags::POLLPRI)? == Wake::Stopped {
             return Ok(());
         }
         let mut table = TableReader::new(&self.table);
         let mut batch = Outgoing::new(self.longest);
         loop {
             let packets = PollFd::new(self.tun.as_fd(), PollFlags::POLLIN);
-            if self.wait(packets, PollFlags::empty())? == Wake::Stopped {
+            if self.wait(Worker::Outbound, packets, PollFlags::empty())? == Wake::Stopped {
                 return Ok(());
             }
             self.collect(table.latest(), &mut batch)?;
@@ -193,7 +218,7 @@ impl Plane {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
                     let room = PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT);
-                    if self.wait(room, PollFlags::empty())? == Wake::Stopped {
+                    if self.wait(Worker::Outbound, room, PollFlags::empty())? == Wake::Stopped {
                         return Ok(());
                     }
                 }
@@ -216,7 +241,7 @@ impl Plane {
         let mut futile = 0;
         loop {
             let datagrams = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN);
-            if self.wait(datagrams, PollFlags::empty())? == Wake::Stopped {
+            if self.wait(Worker::Inbound, datagrams, PollFlags::empty())? == Wake::Stopped {
                 return Ok(());
             }
             match self.socket.receive(&mut batch) {
@@ -269,15 +294,23 @@ impl Plane {
     ///
     /// # Errors
     /// If the device goes: only one that is being deleted reports an error (`tun_chr_poll`).
-    fn wait(&self, source: PollFd<'_>, device: PollFlags) -> Result<Wake, Breakdown> {
+    fn wait(
+        &self,
+        worker: Worker,
+        source: PollFd<'_>,
+        device: PollFlags,
+    ) -> Result<Wake, Breakdown> {
         let mut descriptors = [
             PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.tun.as_fd(), device),
             source,
         ];
-        while let Err(source) = poll(&mut descriptors, PollTimeout::NONE) {
-            if source != Errno::EINTR {
-                return Err(Breakdown::Wait { source });
+        loop {
+            self.beats[worker as usize].beat();
+            match poll(&mut descriptors, REST) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => break,
+                Err(source) => return Err(Breakdown::Wait { source }),
             }
         }
         let [end, device, _] =
@@ -336,6 +369,9 @@ fn signal(event: &EventFd) {
     // Fails only when the count would overflow, and then it is readable already.
     let _ = event.write(1);
 }
+
+/// A worker that has nothing to do beats this often, in milliseconds.
+const REST: u16 = 2000;
 
 /// How many errors in a row, with a pause after each, mean that a socket is beyond help.
 const FUTILE: u32 = 100;

@@ -1,7 +1,7 @@
 //! The device and the port: refused, outlived, taken down, deleted.
 
 use std::net::{SocketAddrV4, UdpSocket};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::{ProxyError, Settings};
@@ -138,7 +138,10 @@ fn a_deleted_device_is_a_failure() {
         let text = proxy.failure().unwrap();
         assert!(text.contains("flannel0 is gone"), "{text}");
         eventually("the threads have ended, so that none spins", || {
-            proxy.threads.iter().all(JoinHandle::is_finished)
+            proxy
+                .threads
+                .iter()
+                .all(|thread| thread.handle.is_finished())
         });
     }
 }
