@@ -55,6 +55,16 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Give this node's subnet up and take another; its containers have to be started again
+    ///
+    /// Without a subnet it takes the one that is called for: one of a changed network, the one
+    /// that the host config or a reservation asks for, or any but one that somebody else has
+    /// taken. Prints the new subnet.
+    #[command(after_help = EXIT_CODES)]
+    Renumber {
+        /// The subnet to take, such as 100.96.3.0/24
+        subnet: Option<String>,
+    },
 }
 
 /// Does what the arguments say and answers with the exit code. Errors go to stderr, in
@@ -87,6 +97,11 @@ fn perform(task: Task) -> Result<u8, Error> {
         } => print_plan(&start::plan(&config)?),
         Task::Status { json: false } => status::for_people(),
         Task::Status { json: true } => status::as_json(),
+        Task::Renumber { subnet } => {
+            let subnet = bus::renumber(subnet.as_deref().unwrap_or_default())?;
+            output::print(&format!("{}\n", output::printable(&subnet)))?;
+            Ok(DONE)
+        }
     }
 }
 

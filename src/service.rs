@@ -12,12 +12,17 @@ pub mod daemon;
 mod dataplane;
 pub mod dbus;
 pub mod dry_run;
+pub mod duty;
 mod faults;
 mod files;
+mod machine;
 mod memory;
 mod notify;
 mod signals;
+#[cfg(test)]
+mod simulation;
 pub mod start;
 pub mod status;
+mod strife;
 mod watcher;
 mod world;

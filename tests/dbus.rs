@@ -10,11 +10,14 @@ mod support;
 
 use std::io::{Read, Write};
 use std::process::Output;
+use std::sync::Arc;
 use std::time::Duration;
 
+use flannel_rs::cluster::subnet::Subnet;
 use flannel_rs::service::dbus::{Bus, ERROR_PREFIX, NAME, ROOT, serve_on};
+use flannel_rs::service::duty::Pulse;
 use flannel_rs::service::status::{
-    Command, Fault, PeerPath, PeerStatus, PlannedChange, State, Status,
+    Command, Fault, PeerPath, PeerStatus, PlannedChange, RenumberError, State, Status,
 };
 use support::bus::PrivateBus;
 use support::served::{MANAGER, Node, PEER, connect, peer, shown, status};
@@ -71,6 +74,7 @@ async fn what_is_unknown_is_empty_or_zero() {
         faults: vec![Fault {
             code: "datastore".to_owned(),
             text: "a text with \0 in it".to_owned(),
+            times: 1,
         }],
         backend: None,
         network: None,
@@ -79,7 +83,7 @@ async fn what_is_unknown_is_empty_or_zero() {
         public_ip: None,
         mtu: 0,
         lease_expires_usec: None,
-        peers: Vec::new(),
+        peers: Arc::default(),
         last_reconcile_usec: None,
         ..status()
     };
@@ -120,7 +124,7 @@ async fn a_change_is_told_once_and_alone() {
 
     // nothing that a client can see
     node.change(|status| status.interface = Some("eth1".to_owned()));
-    node.change(|status| status.peers[0].path = PeerPath::Direct);
+    node.change(|status| Arc::make_mut(&mut status.peers)[0].path = PeerPath::Direct);
     let told = signals.next().await;
     assert_eq!(
         told,
@@ -160,8 +164,9 @@ async fn peers_come_and_go() {
     assert_eq!(node.managed().await, [PEER_2, PEER_3]);
     let mut signals = node.signals().await;
     node.change(|status| {
-        status.peers.remove(0);
-        status.peers.push(peer(4));
+        let peers = Arc::make_mut(&mut status.peers);
+        peers.remove(0);
+        peers.push(peer(4));
     });
     let told = signals.next().await;
     assert_eq!(told, format!("{ROOT} InterfacesRemoved {PEER_2} {PEER}"));
@@ -171,7 +176,7 @@ async fn peers_come_and_go() {
     assert_eq!(node.managed().await, [PEER_3, added]);
 
     // as many as before, so the count was not told
-    node.change(|status| status.peers.clear());
+    node.change(|status| status.peers = Arc::default());
     for gone in [PEER_3, added] {
         let told = signals.next().await;
         assert_eq!(told, format!("{ROOT} InterfacesRemoved {gone} {PEER}"));
@@ -209,6 +214,12 @@ async fn commands_reach_the_service_and_its_answers_the_caller() {
                 Command::Reload(answer) => answer.send(Err("line 3: no\0".to_owned())).unwrap(),
                 Command::Reconcile(answer) => answer.send(Ok(vec![change])).unwrap(),
                 Command::Plan(answer) => answer.send(Ok(Vec::new())).unwrap(),
+                Command::Renumber(None, answer) => {
+                    let subnet = Subnet::new("100.96.1.0/24".parse().unwrap());
+                    let error = RenumberError::NothingToRenumber(subnet);
+                    answer.send(Err(error)).unwrap();
+                }
+                Command::Renumber(Some(subnet), answer) => answer.send(Ok(subnet)).unwrap(),
             }
         }
     });
@@ -220,6 +231,19 @@ async fn commands_reach_the_service_and_its_answers_the_caller() {
     if nix::unistd::getuid().is_root() {
         let done: Vec<(String, String)> = manager.call("Reconcile", &()).await.unwrap();
         assert_eq!(done, [("add".to_owned(), "route 100.96.2.0/24".to_owned())]);
+        let renumber = async |subnet: &str| {
+            let answer = manager.call::<_, _, String>("Renumber", &subnet).await;
+            answer.map_err(|error| refusal(&error))
+        };
+        let taken = renumber("100.96.3.0/24").await;
+        assert_eq!(taken.as_deref(), Ok("100.96.3.0/24"));
+        let refused = renumber("").await.unwrap_err();
+        assert!(
+            refused.starts_with("NothingToRenumber: there is no need to leave 100.96.1.0/24"),
+            "{refused}"
+        );
+        let refused = renumber("x").await.unwrap_err();
+        assert!(refused.starts_with("InvalidSubnet: \"x\""), "{refused}");
     }
 
     service.abort();
@@ -331,7 +355,7 @@ async fn a_bus_that_died_is_joined_again() {
     node.bus.kill();
     node.change(|status| {
         status.mtu = 1400;
-        status.peers.remove(0);
+        Arc::make_mut(&mut status.peers).remove(0);
     });
     node.bus.run();
     node.reconnect().await;
@@ -421,7 +445,7 @@ async fn a_bus_that_hangs_is_given_up_and_tried_again() {
     let (_status, seen) = watch::channel(status());
     let (commands, _service) = mpsc::channel(1);
     let bus = Bus::At(format!("unix:path={}", socket.display()));
-    let serving = tokio::spawn(serve_on(bus, seen, commands));
+    let serving = tokio::spawn(serve_on(bus, seen, commands, Pulse::default()));
     let hour = Duration::from_secs(3600);
     let hung = timeout(hour, listener.accept()).await.unwrap().unwrap();
     let again = timeout(hour, listener.accept()).await.unwrap().unwrap();
@@ -437,9 +461,8 @@ async fn thousands_of_peers_at_once() {
     let start = Instant::now();
     node.change(|status| {
         let subnets = (0..2000).map(|n: u32| format!("10.{}.{}.0/24", n >> 8, n & 255));
-        status.peers = subnets
-            .map(|subnet| PeerStatus { subnet, ..peer(2) })
-            .collect();
+        let peers = subnets.map(|subnet| PeerStatus { subnet, ..peer(2) });
+        status.peers = Arc::new(peers.collect());
     });
     while node.managed().await.len() != 2000 {
         assert!(start.elapsed() < Duration::from_secs(30));
@@ -448,7 +471,7 @@ async fn thousands_of_peers_at_once() {
     eprintln!("2,000 peers on the bus after {:?}", start.elapsed());
     let one = "/org/flannelrs/Flannel1/peer/_10_7_207_0_24";
     assert!(shown(&node.properties(one, PEER).await).contains("Subnet \"10.7.207.0/24\""));
-    node.change(|status| status.peers.clear());
+    node.change(|status| status.peers = Arc::default());
     while !node.managed().await.is_empty() {
         assert!(start.elapsed() < Duration::from_secs(60));
         sleep(Duration::from_millis(50)).await;

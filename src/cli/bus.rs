@@ -18,6 +18,7 @@ use crate::service::status::PlannedChange;
 trait Manager {
     fn describe(&self) -> zbus::Result<String>;
     fn plan(&self) -> zbus::Result<Vec<(String, String)>>;
+    fn renumber(&self, subnet: &str) -> zbus::Result<String>;
 }
 
 /// The service's status, as JSON.
@@ -30,6 +31,11 @@ pub(super) fn plan() -> Result<Vec<PlannedChange>, Error> {
     let changes = ask(async |service| service.plan().await)?;
     let change = |(verb, object)| PlannedChange { verb, object };
     Ok(changes.into_iter().map(change).collect())
+}
+
+/// Has the service take another subnet; empty is for any. Answers with the new one.
+pub(super) fn renumber(subnet: &str) -> Result<String, Error> {
+    ask(async |service| service.renumber(subnet).await)
 }
 
 fn ask<T>(

@@ -1,71 +1,81 @@
-//! The loop. Owns the world, the kernel's handle and the data plane; does one thing at a time.
+//! The loop. Owns the world and decides; whatever may take its time is done by a [`Duty`] of its
+//! own, so that nothing holds the loop up.
 
 use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use errand::Errands;
+use pass::{Passes, hint};
 
-use super::clock;
-use super::dataplane::DataPlane;
+use super::duty::{Duty, Post, Pulse};
 use super::faults::Code;
-use super::memory::Memory;
-use super::notify;
-use super::signals::{Signal, Signals};
-use super::status::{Command, State, Status};
-use super::watcher::{self, Sighting};
+use super::machine::Machine;
+use super::memory::Identity;
+use super::notify::Notice;
+use super::signals::Signal;
+use super::status::{Command, RenumberError, State, Status};
+use super::watcher::{Sighting, Watcher};
 use super::world::{REGROUP, World};
 use crate::cluster::datastore::{Datastore, Event};
+use crate::cluster::subnet::Subnet;
 use crate::config::Config;
-use crate::kernel::netlink::Netlink;
-use crate::kernel::state::KernelState;
-use crate::plan::Plan;
 
 mod errand;
 mod pass;
 
-/// The kernel is looked at this often even when nothing hints at a change.
-const RESYNC: Duration = Duration::from_secs(10);
-/// A burst of events becomes one pass: at most this long after the first, at most so often.
+/// A burst of events becomes one pass: at most this long after the first.
 const SETTLE: Duration = Duration::from_millis(10);
-const PACE: Duration = Duration::from_millis(250);
-/// A pass that came to nothing is tried again after this long.
-const RETRY: Duration = Duration::from_secs(1);
-/// After this long without it, a duty counts as not done, and the watchdog is not fed.
-const OVERDUE: Duration = Duration::from_secs(120);
+/// How often a fault that comes and goes may be told in the long run.
+const BREATH: Duration = Duration::from_secs(60);
 
 /// Where the host config is read again from on a reload.
-pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
+pub(super) type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
+
+/// Shows the status to outsiders and passes on what they ask for, for ever.
+pub(super) type Facade =
+    Box<dyn Fn(Ends, Pulse) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// What a service is made of.
+pub(super) struct Parts<M, D> {
+    pub(super) config: Config,
+    pub(super) identity: Identity,
+    pub(super) reload: Reload,
+    pub(super) machine: M,
+    pub(super) store: D,
+    pub(super) facade: Facade,
+}
 
 /// The running service.
-struct Daemon<D> {
+struct Daemon<M: Machine, D> {
+    machine: M,
     world: World,
     store: Arc<D>,
-    netlink: Netlink,
-    data_plane: DataPlane,
-    memory: Memory,
     reload: Reload,
     status: watch::Sender<Status>,
     status_line: String,
     relist: Arc<Notify>,
     relist_at: Option<Instant>,
     errands: Errands,
-    pass_at: Option<Instant>,
-    last_pass: Instant,
-    plan: Option<Plan>,
-    /// The kernel state that was last reached; what changes while it stays the same is a repair.
-    reached: Option<KernelState>,
+    /// Who has asked for another subnet.
+    renumbering: Option<oneshot::Sender<Result<Subnet, RenumberError>>>,
+    passes: Passes<M>,
+    watch: Post,
+    bus: Post,
+    breath: Instant,
     ready: bool,
+    /// The service manager waits for a reload to end.
     reloading: bool,
-    complete: bool,
-    repairs: u64,
-    last_reconcile_usec: Option<u64>,
+    /// The pass under way is the one that applies it.
+    applying: bool,
 }
 
 /// The service's ends towards the outside.
+#[derive(Clone)]
 pub struct Ends {
     /// Every change of status.
     pub status: watch::Receiver<Status>,
@@ -73,51 +83,38 @@ pub struct Ends {
     pub commands: mpsc::Sender<Command>,
 }
 
-/// Runs the service until it is told to stop. `serve` gets the ends for the outside once they
-/// exist.
-///
-/// # Errors
-/// Only what makes it impossible to start: signals or netlink cannot be set up.
-pub async fn run<D: Datastore>(
-    config: Config,
-    reload: Reload,
-    store: D,
-    serve: impl FnOnce(Ends),
-) -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
-    let netlink = Netlink::connect()?;
-    let mut hints = netlink.hints()?;
+/// Runs the service until it is told to stop.
+pub(super) async fn run<M: Machine, D: Datastore>(parts: Parts<M, D>) {
+    let machine = parts.machine.clone();
     let (sightings, mut seen) = mpsc::channel(64);
     let (commands, mut asked) = mpsc::channel(16);
-    let mut daemon = Daemon::new(config, reload, store, netlink);
-    let watch = watcher::watch(daemon.store.clone(), daemon.relist.clone(), sightings);
-    let mut watcher = tokio::spawn(watch);
-    let status = daemon.status.subscribe();
-    serve(Ends { status, commands });
-
+    let mut daemon = Daemon::new(parts, sightings, commands);
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            signal = signals.next() => match signal {
+            // what is seldom and matters goes first: no flood of events may hold it up
+            biased;
+            signal = machine.signal() => match signal {
                 Signal::Stop => break,
                 // the fault tells what went wrong
                 Signal::Reload => drop(daemon.reload()),
             },
-            Some(sighting) = seen.recv() => daemon.sighted(sighting),
-            errand = daemon.errands.next() => daemon.came_back(errand),
-            () = hints.next() => daemon.mark_dirty(),
-            Some(command) = asked.recv() => daemon.obey(command).await,
-            () = at(daemon.pass_at) => daemon.pass().await,
-            () = at(daemon.relist_at) => daemon.list_again(),
             _ = tick.tick() => daemon.tick(),
-            ended = &mut watcher => anyhow::bail!("the watch of the datastore ended: {ended:?}"),
+            reason = daemon.watch.lapse() => daemon.lapsed(Duty::Watch, &reason),
+            reason = daemon.bus.lapse() => daemon.lapsed(Duty::Bus, &reason),
+            errand = daemon.errands.next() => daemon.came_back(errand),
+            round = daemon.passes.rounds.next() => daemon.advance(round),
+            () = at(daemon.relist_at) => daemon.list_again(),
+            Some(command) = asked.recv() => daemon.obey(command),
+            Some(sighting) = seen.recv() => daemon.sighted(sighting),
+            () = at(daemon.passes.due), if daemon.passes.rounds.is_free() => {}
+            () = hint::<M>(&mut daemon.passes.hints) => daemon.passes.doubt(),
         }
         daemon.send_errand();
+        daemon.begin_round();
     }
-    watcher.abort();
     daemon.stop();
-    Ok(())
 }
 
 async fn at(when: Option<Instant>) {
@@ -127,36 +124,54 @@ async fn at(when: Option<Instant>) {
     }
 }
 
-impl<D: Datastore> Daemon<D> {
-    fn new(config: Config, reload: Reload, store: D, netlink: Netlink) -> Self {
-        let memory = Memory::new(config.paths.state.clone());
-        let identity = memory.identity(config.node.name.as_deref(), &config.paths.subnet_env);
-        let kept = memory.keep(&identity).err();
-        let mut world = World::new(config, identity, store.name());
+impl<M: Machine, D: Datastore> Daemon<M, D> {
+    fn new(
+        parts: Parts<M, D>,
+        sightings: mpsc::Sender<Sighting>,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        let machine = parts.machine;
+        let kept = machine.remember(&parts.identity, None).err();
+        let mut world = World::new(parts.config, parts.identity, parts.store.name());
         let fault = kept.map(|error| error.to_string());
         world.faults.note(Code::State, fault);
-        let now = Instant::now();
+        let status = watch::channel(world.status(Arc::default())).0;
+        let store = Arc::new(parts.store);
+        let relist = Arc::new(Notify::new());
+        let ends = Ends {
+            status: status.subscribe(),
+            commands,
+        };
+        let facade = parts.facade;
+        let bus = Box::new(move |pulse| facade(ends.clone(), pulse));
+        let bus = Post::new(Duty::Bus, bus, machine.dice());
+        let watch = watch(&machine, &store, &relist, sightings);
         Self {
-            status: watch::channel(world.status(None)).0,
-            status_line: String::new(),
+            errands: Errands::new(machine.dice()),
+            renumbering: None,
+            passes: Passes::new(machine.dice()),
+            machine,
             world,
-            store: Arc::new(store),
-            netlink,
-            data_plane: DataPlane::default(),
-            memory,
-            reload,
-            relist: Arc::new(Notify::new()),
+            store,
+            reload: parts.reload,
+            status,
+            status_line: String::new(),
+            relist,
             relist_at: None,
-            errands: Errands::default(),
-            pass_at: Some(now),
-            last_pass: now,
-            plan: None,
-            reached: None,
+            watch,
+            bus,
+            breath: Instant::now(),
             ready: false,
             reloading: false,
-            complete: false,
-            repairs: 0,
-            last_reconcile_usec: None,
+            applying: false,
+        }
+    }
+
+    /// Lists again once everybody had time to come back, if that is to be waited for.
+    fn list_later(&mut self) {
+        if self.world.must_list() {
+            let then = Instant::now() + REGROUP + SETTLE;
+            self.relist_at.get_or_insert(then);
         }
     }
 
@@ -165,63 +180,88 @@ impl<D: Datastore> Daemon<D> {
         self.relist.notify_one();
     }
 
-    /// Something may have changed: a pass will look.
-    fn mark_dirty(&mut self) {
-        let soon = (Instant::now() + SETTLE).max(self.last_pass + PACE);
-        self.pass_at = Some(self.pass_at.map_or(soon, |at| at.min(soon)));
-    }
-
     fn sighted(&mut self, sighting: Sighting) {
-        let now = clock::now();
+        let now = self.machine.now();
         match sighting {
             Sighting::Snapshot(snapshot) => {
                 self.errands.hurry();
-                if !self.world.listed(snapshot, now) {
-                    let then = Instant::now() + REGROUP + SETTLE;
-                    self.relist_at.get_or_insert(then);
-                }
+                self.world.listed(snapshot, now);
+                self.passes.mark_dirty();
             }
             Sighting::Events(events) => {
+                // none is a sign of life, and nothing to act on
+                let is_news = !events.is_empty();
                 let freed = |event: &Event| matches!(event, Event::Deleted { .. });
                 if events.iter().any(freed) {
                     // a subnet that was taken may be free
                     self.errands.hurry();
                 }
                 self.world.changed(events, now);
+                if is_news {
+                    self.passes.mark_dirty();
+                }
             }
-            Sighting::Lost(error) => self.world.lost(&error, now),
+            Sighting::Lost(error) => {
+                self.world.lost(&error, now);
+                self.publish();
+            }
         }
-        self.mark_dirty();
+    }
+
+    /// A duty has failed. It is begun anew by itself.
+    fn lapsed(&mut self, duty: Duty, reason: &str) {
+        let text = format!("the duty \"{duty}\" {reason}; it is begun anew");
+        self.world.faults.note(Code::Lapse(duty), Some(text));
+        self.publish();
     }
 
     /// Once a second: time-driven duties, the watchdog, the status line.
     fn tick(&mut self) {
-        let now = clock::now();
+        let now = self.machine.now();
         self.world.aged(now);
-        if self.last_pass.elapsed() >= RESYNC || self.data_plane.failure().is_some() {
-            self.mark_dirty();
+        self.list_later();
+        if self.errands.are_idle() && self.world.duty(now).is_none() {
+            self.world.faults.clear(Code::Lapse(Duty::Lease));
         }
-        // every duty has to have been done of late: to look at the host, and to ask the datastore
-        if self.last_pass.elapsed() < OVERDUE && self.world.heard_within(OVERDUE, now) {
-            notify::watchdog();
+        if self.breath.elapsed() >= BREATH {
+            self.breath = Instant::now();
+            self.world.faults.breathe();
+        }
+        for (duty, post) in [(Duty::Watch, &mut self.watch), (Duty::Bus, &mut self.bus)] {
+            if self.world.faults.has(Code::Lapse(duty)) && post.is_well() {
+                self.world.faults.clear(Code::Lapse(duty));
+            }
+        }
+        let breakdown = self.machine.breakdown();
+        let broken = breakdown.is_some();
+        if broken {
+            self.world.faults.note(Code::Proxy, breakdown);
+        }
+        // no notification tells of it
+        self.see_forwarding(self.machine.forwards());
+        self.passes.tick(broken);
+        let contested = self.passes.contested();
+        self.world.faults.note(Code::Contested, contested);
+        // every duty does what it is there for, and passes come to an end
+        if !self.world.faults.any_lapse() && !self.passes.is_overdue() {
+            self.machine.tell(Notice::Watchdog);
         }
         self.publish();
     }
 
-    async fn obey(&mut self, command: Command) {
-        // an asker that has gone away is nobody's concern
+    fn obey(&mut self, command: Command) {
         match command {
+            // an asker that has gone away is nobody's concern
             Command::Reload(answer) => drop(answer.send(self.reload())),
-            Command::Reconcile(answer) => {
-                let before = self.pending().await;
-                self.pass().await;
-                drop(answer.send(if self.complete {
-                    before
-                } else {
-                    Err(self.trouble())
-                }));
-            }
-            Command::Plan(answer) => drop(answer.send(self.pending().await)),
+            Command::Reconcile(answer) => self.passes.ask_to_reconcile(answer),
+            Command::Plan(answer) => self.passes.ask_for_plan(answer),
+            Command::Renumber(subnet, answer) => match self.world.renumber(subnet) {
+                Ok(()) => {
+                    self.errands.hurry();
+                    self.renumbering = Some(answer);
+                }
+                Err(error) => drop(answer.send(Err(error))),
+            },
         }
     }
 
@@ -238,31 +278,31 @@ impl<D: Datastore> Daemon<D> {
     /// the reload for the service manager; before the service is ready there is none to end.
     fn reload(&mut self) -> Result<(), String> {
         if self.ready {
-            notify::reloading();
+            self.machine.tell(Notice::Reloading);
             self.reloading = true;
         }
         let result = (self.reload)().map(|config| self.world.reconfigure(config));
         if let Err(error) = &result {
             self.world.faults.note(Code::Config, Some(error.clone()));
         }
-        self.mark_dirty();
+        self.passes.doubt();
         self.publish();
         result
     }
 
     fn publish(&mut self) {
-        let now = clock::now();
-        let mut status = self.world.status(self.plan.as_ref());
+        let now = self.machine.now();
+        let mut status = self.world.status(self.passes.peers());
         status.state = match self.ready {
             false => State::Waiting,
-            true if self.complete && self.world.faults.is_empty() => State::Running,
+            true if self.passes.is_complete() && self.world.faults.is_empty() => State::Running,
             true => State::Degraded,
         };
-        status.last_reconcile_usec = self.last_reconcile_usec;
-        status.repairs = self.repairs;
+        status.last_reconcile_usec = self.passes.last_reconcile_usec();
+        status.repairs = self.passes.repairs();
         let line = status.line(now.wall_usec);
         if line != self.status_line {
-            notify::status(&line);
+            self.machine.tell(Notice::Status(&line));
             self.status_line = line;
         }
         self.status.send_if_modified(|current| {
@@ -274,10 +314,32 @@ impl<D: Datastore> Daemon<D> {
 
     /// The data path stays as it is: a restart finds it and loses no packet.
     fn stop(mut self) {
-        notify::stopping();
+        self.machine.tell(Notice::Stopping);
         self.status
             .send_modify(|status| status.state = State::Stopping);
         self.errands.abort();
+        self.passes.abort();
         tracing::info!("stopping; the lease and the data path stay");
     }
+}
+
+fn watch<M: Machine, D: Datastore>(
+    machine: &M,
+    store: &Arc<D>,
+    relist: &Arc<Notify>,
+    sightings: mpsc::Sender<Sighting>,
+) -> Post {
+    let dice = machine.dice();
+    let (machine, store, relist) = (machine.clone(), store.clone(), relist.clone());
+    let work = move |pulse| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let watcher = Watcher {
+            store: store.clone(),
+            relist: relist.clone(),
+            sightings: sightings.clone(),
+            pulse,
+            dice: machine.dice(),
+        };
+        Box::pin(watcher.run())
+    };
+    Post::new(Duty::Watch, Box::new(work), dice)
 }

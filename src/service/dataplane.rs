@@ -11,8 +11,8 @@ pub(super) struct DataPlane {
 
 impl DataPlane {
     /// Makes it run as planned. A new table is swapped in; other settings, and a data plane that
-    /// has failed, take a new start.
-    pub(super) fn run(&mut self, wanted: Option<&ProxyPlan>) -> Result<(), String> {
+    /// has failed, take a new start. Says whether it took one.
+    pub(super) fn run(&mut self, wanted: Option<&ProxyPlan>) -> Result<bool, String> {
         let fits = |plan: &ProxyPlan| Some(&plan.settings) == wanted.map(|wanted| &wanted.settings);
         if let Some(failure) = self.failure() {
             tracing::warn!(failure, "the udp data plane broke down; starting it anew");
@@ -22,19 +22,19 @@ impl DataPlane {
             self.running = None;
         }
         let Some(wanted) = wanted else {
-            return Ok(());
+            return Ok(false);
         };
         if let Some((proxy, plan)) = &mut self.running {
             if plan.table != wanted.table {
                 proxy.set_table(wanted.table.clone());
                 plan.table = wanted.table.clone();
             }
-            return Ok(());
+            return Ok(false);
         }
         let proxy = Proxy::attach(wanted.settings.clone()).map_err(|error| error.to_string())?;
         proxy.set_table(wanted.table.clone());
         self.running = Some((proxy, wanted.clone()));
-        Ok(())
+        Ok(true)
     }
 
     /// Why it has stopped working by itself, if it has.

@@ -9,12 +9,15 @@ mod peer;
 
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use zbus::{connection, fdo};
 
 use self::objects::Objects;
+use super::duty::{Backoff, Pulse};
 use super::status::{Command, Status};
 
 /// The name on the bus.
@@ -38,8 +41,8 @@ pub enum Bus {
 /// Serves the status on the system bus, for ever.
 ///
 /// Says once in the log whenever the bus comes or goes. Ends only by being dropped.
-pub async fn serve(status: watch::Receiver<Status>, commands: mpsc::Sender<Command>) {
-    serve_on(Bus::System, status, commands).await;
+pub async fn serve(status: watch::Receiver<Status>, commands: mpsc::Sender<Command>, pulse: Pulse) {
+    serve_on(Bus::System, status, commands, pulse).await;
 }
 
 /// [`serve`], on a bus of the caller's choice.
@@ -47,19 +50,22 @@ pub async fn serve_on(
     bus: Bus,
     mut status: watch::Receiver<Status>,
     commands: mpsc::Sender<Command>,
+    pulse: Pulse,
 ) {
     let mut told = None;
-    let mut backoff = Backoff::default();
+    let dice = StdRng::from_rng(&mut rand::rng());
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, dice);
     loop {
+        pulse.beat();
         let lost = match timeout(PATIENCE, Objects::serve(&bus, &mut status, &commands)).await {
             Ok(Ok(objects)) => {
                 info!("on D-Bus as {NAME}");
                 told = None;
                 let since = Instant::now();
-                let cause = keep_current(objects, &mut status).await;
+                let cause = keep_current(objects, &mut status, &pulse).await;
                 // A bus that takes us and drops us at once gets no fresh start.
                 if since.elapsed() > LONGEST_PAUSE {
-                    backoff = Backoff::default();
+                    backoff.reset();
                 }
                 Loss::gone(cause)
             }
@@ -70,16 +76,22 @@ pub async fn serve_on(
             warn!("{lost}; the network does not need it, trying on");
             told = Some(lost.trouble);
         }
-        sleep(backoff.pause(rand::random())).await;
+        sleep(backoff.pause()).await;
     }
 }
 
 /// Shows each change of the status until the bus is lost; answers why it was.
-async fn keep_current(mut objects: Objects, status: &mut watch::Receiver<Status>) -> String {
+async fn keep_current(
+    mut objects: Objects,
+    status: &mut watch::Receiver<Status>,
+    pulse: &Pulse,
+) -> String {
     loop {
+        pulse.beat();
         tokio::select! {
             () = objects.closed() => return objects.close("it closed the connection").await,
             () = changed(status) => {}
+            () = sleep(BEAT) => continue,
         }
         let current = status.borrow_and_update().clone();
         match timeout(PATIENCE, objects.update(current)).await {
@@ -157,30 +169,14 @@ impl Loss {
     }
 }
 
-/// Pauses that double from try to try.
-#[derive(Debug)]
-struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(FIRST_PAUSE)
-    }
-}
-
-impl Backoff {
-    /// How long to wait now: between half and all of what is due, by a `chance` of 0 to 1.
-    fn pause(&mut self, chance: f64) -> Duration {
-        let due = self.0;
-        self.0 = (due * 2).min(LONGEST_PAUSE);
-        due.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
-    }
-}
-
 /// Text from outside, for a D-Bus string: those cannot hold a NUL, and one that does would cost
 /// the whole message, or the whole object tree in the answer to `GetManagedObjects`.
 fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
+
+/// A sign of life is given this often.
+const BEAT: Duration = Duration::from_secs(15);
 
 /// At most five updates a second.
 const QUIET: Duration = Duration::from_millis(200);

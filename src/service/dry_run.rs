@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::kernel::change::{Change, Obstacle};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::state::KernelState;
-use crate::kernel::{Kernel, KernelError, Scope, reconcile, uplink};
+use crate::kernel::{Kernel, KernelError, Scope, reconcile};
 use crate::plan::Plan;
 
 /// The changes to kernel and files that would make the host what the plan says.
@@ -76,15 +76,15 @@ pub async fn fresh<D: Datastore>(config: Config, store: D) -> anyhow::Result<Vec
     let mut netlink = Netlink::connect()?;
     let preference = config.node.preference();
     let interfaces = netlink.interfaces(&preference).await?;
-    world.uplink_seen(uplink::choose(&preference, &interfaces));
+    world.uplink_seen(&interfaces, clock::now());
     world.listed(store.list().await?, clock::now());
     world.assume(&mut rand::rng(), clock::now());
     let plan = world.plan();
-    let Some((plan, node)) = plan.zip(world.node()) else {
+    let planned = plan.and_then(|plan| Some((world.scope(&plan)?, plan)));
+    let Some((scope, plan)) = planned else {
         let faults = world.faults.list();
         let reasons: Vec<String> = faults.into_iter().map(|fault| fault.text).collect();
         anyhow::bail!("there is nothing to plan yet: {}", reasons.join("; "));
     };
-    let scope = Scope::new(&plan.kernel, node.network.net, node.lease.subnet.v4());
     Ok(pending(&mut netlink, &plan, &scope).await?)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::duty::Duty;
 use super::status::Fault;
 
 /// What can be wrong. The name is stable: operators match on it.
@@ -42,6 +43,10 @@ pub(super) enum Code {
     Peers,
     /// The kernel does not forward packets.
     Forwarding,
+    /// Somebody else keeps undoing what this service sets up.
+    Contested,
+    /// A duty has lapsed and was begun anew. While one stands the watchdog is not fed.
+    Lapse(Duty),
 }
 
 impl Code {
@@ -64,53 +69,156 @@ impl Code {
             Self::Backend => "backend",
             Self::Peers => "peers",
             Self::Forwarding => "forwarding",
+            Self::Contested => "contested",
+            Self::Lapse(Duty::Watch) => "duty-watch",
+            Self::Lapse(Duty::Lease) => "duty-lease",
+            Self::Lapse(Duty::Reconcile) => "duty-reconcile",
+            Self::Lapse(Duty::Bus) => "duty-bus",
         }
     }
 }
 
 /// The faults by code, at most one each.
 #[derive(Debug, Default)]
-pub(super) struct Faults(BTreeMap<Code, String>);
+pub(super) struct Faults {
+    standing: BTreeMap<Code, Standing>,
+    words: BTreeMap<Code, Words>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    text: String,
+    /// How often it was noticed since it came.
+    times: u64,
+    told: bool,
+}
+
+/// What may still be said of a fault that comes and goes and comes again.
+#[derive(Debug)]
+struct Words {
+    left: u32,
+    unsaid: u64,
+}
+
+/// So many times a fault may come in quick succession and be told each time; after that, once
+/// for each [`Faults::breathe`].
+const WORDS: u32 = 5;
 
 impl Faults {
     /// Sets or clears the fault `code`. Only a change of state is logged; a text that changes
     /// under a standing fault goes to the debug log, so that a count in it cannot flood.
     pub(super) fn note(&mut self, code: Code, text: Option<String>) {
-        let name = code.name();
         match text {
-            Some(text) => {
-                let before = self.0.insert(code, text.clone());
-                if before.is_none() {
-                    tracing::warn!(fault = name, "{text}");
-                } else if before.as_deref() != Some(&text) {
-                    tracing::debug!(fault = name, "{text}");
-                }
-            }
-            None => {
-                if self.0.remove(&code).is_some() {
-                    tracing::info!(fault = name, "{name} is right again");
-                }
-            }
+            Some(text) => self.stand(code, text),
+            None => self.clear(code),
         }
     }
 
+    fn stand(&mut self, code: Code, text: String) {
+        let name = code.name();
+        if let Some(standing) = self.standing.get_mut(&code) {
+            standing.times += 1;
+            if standing.text != text {
+                tracing::debug!(fault = name, "{text}");
+                standing.text = text;
+            }
+            return;
+        }
+        let fresh = Words {
+            left: WORDS,
+            unsaid: 0,
+        };
+        let words = self.words.entry(code).or_insert(fresh);
+        let told = words.left > 0;
+        if !told {
+            words.unsaid += 1;
+        } else if words.unsaid > 0 {
+            words.left -= 1;
+            let unsaid = std::mem::take(&mut words.unsaid);
+            tracing::warn!(fault = name, unsaid, "{text} (it keeps coming and going)");
+        } else {
+            words.left -= 1;
+            tracing::warn!(fault = name, "{text}");
+        }
+        let times = 1;
+        let standing = Standing { text, times, told };
+        self.standing.insert(code, standing);
+    }
+
     pub(super) fn clear(&mut self, code: Code) {
-        self.note(code, None);
+        let name = code.name();
+        if let Some(standing) = self.standing.remove(&code).filter(|fault| fault.told) {
+            tracing::info!(
+                fault = name,
+                times = standing.times,
+                "{name} is right again"
+            );
+        }
+    }
+
+    /// To be called now and then: lets a fault that comes and goes be told once more.
+    pub(super) fn breathe(&mut self) {
+        for words in self.words.values_mut() {
+            words.left = (words.left + 1).min(WORDS);
+        }
     }
 
     pub(super) fn has(&self, code: Code) -> bool {
-        self.0.contains_key(&code)
+        self.standing.contains_key(&code)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.standing.is_empty()
+    }
+
+    /// Whether a duty has lapsed.
+    pub(super) fn any_lapse(&self) -> bool {
+        let mut codes = self.standing.keys();
+        codes.any(|code| matches!(code, Code::Lapse(_)))
     }
 
     pub(super) fn list(&self) -> Vec<Fault> {
-        let fault = |(code, text): (&Code, &String)| Fault {
+        let fault = |(code, standing): (&Code, &Standing)| Fault {
             code: code.name().to_owned(),
-            text: text.clone(),
+            text: standing.text.clone(),
+            times: standing.times,
         };
-        self.0.iter().map(fault).collect()
+        self.standing.iter().map(fault).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn come_and_go(faults: &mut Faults) -> bool {
+        faults.note(Code::Files, Some("no room".to_owned()));
+        let told = faults.standing.values().all(|fault| fault.told);
+        faults.clear(Code::Files);
+        told
+    }
+
+    #[test]
+    fn a_fault_counts_how_often_it_was_noticed() {
+        let mut faults = Faults::default();
+        for text in ["a", "b", "b"] {
+            faults.note(Code::Kernel, Some(text.to_owned()));
+        }
+        let fault = faults.list().remove(0);
+        assert_eq!((fault.text.as_str(), fault.times), ("b", 3));
+        faults.clear(Code::Kernel);
+        assert!(faults.is_empty());
+    }
+
+    #[test]
+    fn a_fault_that_comes_and_goes_is_told_a_few_times_and_then_seldom() {
+        let mut faults = Faults::default();
+        let told = (0..20).filter(|_| come_and_go(&mut faults)).count();
+        assert_eq!(told, WORDS as usize);
+        faults.breathe();
+        assert_eq!((0..20).filter(|_| come_and_go(&mut faults)).count(), 1);
+        assert!(!faults.any_lapse());
+        faults.note(Code::Lapse(Duty::Watch), Some("died".to_owned()));
+        assert!(faults.any_lapse());
     }
 }

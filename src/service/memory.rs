@@ -18,6 +18,8 @@ use crate::plan::previous_subnet;
 #[derive(Debug, Clone)]
 pub(super) struct Memory {
     folder: PathBuf,
+    /// The file with the machine's id.
+    machine_id: PathBuf,
 }
 
 /// Who this node is.
@@ -44,8 +46,11 @@ struct LeaseFile {
 impl Memory {
     /// The state folder at `folder`, which is made at the first write.
     #[must_use]
-    pub(super) const fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            machine_id: "/etc/machine-id".into(),
+        }
     }
 
     /// Who this node is, with `name` from the config, and the `subnet.env` that an earlier
@@ -56,38 +61,52 @@ impl Memory {
         let name = name.map(str::to_owned).or_else(host_name);
         let name = name.unwrap_or_else(|| "localhost".to_owned());
         let subnet_env = fs::read_to_string(subnet_env).ok();
+        let ours = !self.is_foreign();
+        if !ours {
+            tracing::warn!(
+                folder = %self.folder.display(),
+                "the state folder was copied from another machine, by its machine-id; starting anew"
+            );
+        }
         Identity {
-            id: self.node_id(&name),
+            id: self
+                .kept_id()
+                .filter(|_| ours)
+                .unwrap_or_else(|| self.derived_id(&name)),
             name,
-            last: self.last(),
+            last: self.last().filter(|_| ours),
             previous: subnet_env.as_deref().and_then(previous_subnet),
         }
     }
 
-    /// Once kept it stays, also if the node is renamed. It is made from the machine id and the
-    /// name, so that several nodes can live on one machine and a lost state folder gives the same
-    /// identity again; the machine id itself is not to be published (machine-id(5)), so it goes
-    /// through a hash.
-    fn node_id(&self, name: &str) -> String {
-        let known = fs::read_to_string(self.folder.join("node-id"));
-        let known = known.map(|text| text.trim().to_owned());
-        let valid = |id: &String| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-        if let Some(id) = known.ok().filter(valid) {
-            return id;
-        }
-        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        let machine = match machine.trim() {
-            // a container without one: any identity will do as long as it is kept
-            "" => rand::random::<u128>().to_string(),
-            id => id.to_owned(),
-        };
-        let digest = Sha256::new()
-            .chain_update("flannel-rs node ")
-            .chain_update(machine)
-            .chain_update([0])
-            .chain_update(name)
-            .finalize();
-        digest.iter().take(16).map(|b| format!("{b:02x}")).collect()
+    /// Whether the folder comes from a machine with another machine id, as in a cloned disk whose
+    /// machine id was renewed: its lease is that machine's then.
+    fn is_foreign(&self) -> bool {
+        let kept = fs::read_to_string(self.folder.join("machine"));
+        let now = self.machine_id().map(|id| hash(["machine", &id, ""]));
+        let kept = kept.map(|text| text.trim().to_owned());
+        // what cannot be told is no reason to give up a lease
+        kept.ok().zip(now).is_some_and(|(kept, now)| kept != now)
+    }
+
+    /// `None` in a container without one.
+    fn machine_id(&self) -> Option<String> {
+        let text = fs::read_to_string(&self.machine_id).ok()?;
+        Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+    }
+
+    /// Once kept it stays, also if the node is renamed.
+    fn kept_id(&self) -> Option<String> {
+        let text = fs::read_to_string(self.folder.join("node-id")).ok()?;
+        Some(text.trim().to_owned()).filter(|id| is_hash(id))
+    }
+
+    /// Made from the machine id and the name, so that several nodes can live on one machine and a
+    /// lost state folder gives the same identity again.
+    fn derived_id(&self, name: &str) -> String {
+        // without a machine id any identity will do as long as it is kept
+        let random = || rand::random::<u128>().to_string();
+        hash(["node", &self.machine_id().unwrap_or_else(random), name])
     }
 
     /// Keeps the identity for good.
@@ -95,8 +114,18 @@ impl Memory {
     /// # Errors
     /// [`FileError`].
     pub(super) fn keep(&self, identity: &Identity) -> Result<(), FileError> {
+        let path = self.folder.join("lease.json");
+        if self.is_foreign() && fs::exists(&path).unwrap_or(true) {
+            // before the folder becomes ours: it must not pass for our lease then
+            fs::remove_file(&path).map_err(|source| FileError { path, source })?;
+        }
         let text = format!("{}\n", identity.id);
-        files::write(&self.folder.join("node-id"), &text).map(drop)
+        files::write(&self.folder.join("node-id"), &text)?;
+        if let Some(machine) = self.machine_id() {
+            let text = hash(["machine", &machine, ""]) + "\n";
+            files::write(&self.folder.join("machine"), &text)?;
+        }
+        Ok(())
     }
 
     /// The lease that was written last, if any is known.
@@ -130,6 +159,22 @@ impl Memory {
         let text = serde_json::to_string(&file).unwrap_or_default() + "\n";
         files::write(&self.folder.join("lease.json"), &text).map(drop)
     }
+}
+
+/// 32 hexadecimal digits. The machine id itself is not to be published (machine-id(5)), so it goes
+/// through this.
+fn hash([what, machine, name]: [&str; 3]) -> String {
+    let digest = Sha256::new()
+        .chain_update(format!("flannel-rs {what} "))
+        .chain_update(machine)
+        .chain_update([0])
+        .chain_update(name)
+        .finalize();
+    digest.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -167,5 +212,48 @@ mod tests {
             fs::write(folder.path().join("lease.json"), text).unwrap();
             assert_eq!(memory.last(), None);
         }
+    }
+    /// A disk that was cloned, with a machine id of its own or with the same one.
+    #[test]
+    fn a_state_folder_of_another_machine_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let (env, id) = (folder.path().join("env"), folder.path().join("id"));
+        let memory = Memory {
+            folder: folder.path().join("state"),
+            machine_id: id.clone(),
+        };
+        let written = Written {
+            subnet: Subnet::from_key("100.96.1.0-24").unwrap(),
+            revision: Revision(7),
+            public_ip: Ipv4Addr::new(192, 168, 1, 47),
+        };
+        fs::write(&id, "one\n").unwrap();
+        let original = memory.identity(Some("node1"), &env);
+        memory.keep(&original).unwrap();
+        memory.remember(written).unwrap();
+        for machine in ["one", "", " \n"] {
+            fs::write(&id, machine).unwrap();
+            let again = memory.identity(Some("node1"), &env);
+            assert_eq!((again.id, again.last), (original.id.clone(), Some(written)));
+        }
+        fs::write(&id, "two\n").unwrap();
+        for _ in 0..2 {
+            let clone = memory.identity(Some("node1"), &env);
+            assert_ne!(clone.id, original.id);
+            assert_eq!(clone.last, None);
+            memory.keep(&clone).unwrap();
+        }
+        memory.remember(written).unwrap();
+        assert_eq!(memory.identity(Some("node1"), &env).last, Some(written));
+    }
+
+    /// Of a version that did not note the machine.
+    #[test]
+    fn a_state_folder_without_a_machine_is_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = "00112233445566778899aabbccddeeff";
+        fs::write(folder.path().join("node-id"), id).unwrap();
+        let memory = Memory::new(folder.path().to_owned());
+        assert_eq!(memory.identity(Some("x"), Path::new("")).id, id);
     }
 }

@@ -2,35 +2,36 @@
 
 use sd_notify::NotifyState;
 
-/// The service is up, for the first time or again after [`reloading`].
-pub(super) fn ready() {
-    send(&[NotifyState::Ready]);
+/// A word to the service manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice<'a> {
+    /// The service is up, for the first time or again after [`Notice::Reloading`].
+    Ready,
+    /// The line that `systemctl status` shows.
+    Status(&'a str),
+    /// The config is being read again; [`Notice::Ready`] ends it.
+    Reloading,
+    /// The service was told to stop.
+    Stopping,
+    /// The service is alive and does its duties.
+    Watchdog,
 }
 
-/// The line that `systemctl status` shows.
-pub(super) fn status(line: &str) {
-    // one line is all the protocol has room for
-    let line = line.replace('\n', " ");
-    send(&[NotifyState::Status(&line)]);
-}
-
-/// The config is being read again; [`ready`] ends it.
-pub(super) fn reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => send(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::debug!(%error, "cannot read the monotonic clock"),
-    }
-}
-
-/// The service was told to stop.
-pub(super) fn stopping() {
-    send(&[NotifyState::Stopping]);
-}
-
-/// The service is alive and does its duties.
-pub(super) fn watchdog() {
-    if sd_notify::watchdog_enabled().is_some() {
-        send(&[NotifyState::Watchdog]);
+/// Passes it on.
+pub(super) fn tell(notice: Notice<'_>) {
+    match notice {
+        Notice::Ready => send(&[NotifyState::Ready]),
+        // one line is all the protocol has room for
+        Notice::Status(line) => send(&[NotifyState::Status(&line.replace('\n', " "))]),
+        Notice::Reloading => match NotifyState::monotonic_usec_now() {
+            Ok(now) => send(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::debug!(%error, "cannot read the monotonic clock"),
+        },
+        Notice::Stopping => send(&[NotifyState::Stopping]),
+        Notice::Watchdog if sd_notify::watchdog_enabled().is_some() => {
+            send(&[NotifyState::Watchdog]);
+        }
+        Notice::Watchdog => {}
     }
 }
 

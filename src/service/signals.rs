@@ -1,6 +1,7 @@
 //! What the operating system asks of the service.
 
 use std::io;
+use std::task::{Context, Poll};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,12 +30,13 @@ impl Signals {
         })
     }
 
-    /// The next request. Cancel safe.
-    pub(super) async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::Stop,
-            _ = self.interrupt.recv() => Signal::Stop,
-            _ = self.hang_up.recv() => Signal::Reload,
+    /// The next request. A wish to stop goes first.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
+        for signal in [&mut self.terminate, &mut self.interrupt] {
+            if signal.poll_recv(cx).is_ready() {
+                return Poll::Ready(Signal::Stop);
+            }
         }
+        self.hang_up.poll_recv(cx).map(|_| Signal::Reload)
     }
 }

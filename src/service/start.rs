@@ -5,6 +5,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -16,12 +17,14 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use super::daemon::{self, Ends};
+use super::daemon::{self, Ends, Parts};
 use super::dbus;
 use super::dry_run;
+use super::machine::Host;
+use super::memory::Memory;
 use super::status::PlannedChange;
 use crate::cluster::datastore::{Datastore, StoreError};
-use crate::cluster::etcd::{Credentials, Etcd, EtcdOptions, Secret, TlsFiles};
+use crate::cluster::etcd::{Credentials, Etcd, EtcdOptions, TlsFiles};
 use crate::cluster::local::Local;
 use crate::config::{self, Config, ConfigError, Store};
 
@@ -34,15 +37,6 @@ pub enum StartError {
     /// A file that the config names is wrong.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The password cannot be read.
-    #[error("cannot read the password of etcd in {}: {source}", path.display())]
-    Password {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
     /// The process may not alter the network.
     #[error(
         "cannot set up the network without CAP_NET_ADMIN; start the service by systemd or as root"
@@ -64,7 +58,7 @@ impl StartError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Store(_) | Self::Password { .. } => 78,
+            Self::Config(_) | Self::Store(_) => 78,
             Self::NotPermitted => 77,
             Self::AlreadyRunning => 75,
             Self::Other(_) => 71,
@@ -98,14 +92,29 @@ fn serve<D: Datastore>(config: Config, path: PathBuf, store: D) -> Result<(), St
     // a fault is one line; the rest of the text shows the place in the file
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
     let reload = move || Config::load(&path).map_err(|error| first_line(error.to_string()));
-    let bus = |ends: Ends| drop(tokio::spawn(dbus::serve(ends.status, ends.commands)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         datastore = store.name(),
         "starting"
     );
-    runtime()?.block_on(daemon::run(config, Box::new(reload), store, bus))?;
-    Ok(())
+    runtime()?.block_on(async {
+        let memory = Memory::new(config.paths.state.clone());
+        let identity = memory.identity(config.node.name.as_deref(), &config.paths.subnet_env);
+        let machine = Host::new(memory).map_err(anyhow::Error::from)?;
+        let facade = |ends: Ends, pulse| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(dbus::serve(ends.status, ends.commands, pulse))
+        };
+        let parts = Parts {
+            config,
+            identity,
+            reload: Box::new(reload),
+            machine,
+            store,
+            facade: Box::new(facade),
+        };
+        daemon::run(parts).await;
+        Ok(())
+    })
 }
 
 /// What a service that starts now would change on this host. Reads everything, alters nothing.
@@ -133,21 +142,10 @@ fn etcd(options: &config::Etcd, prefix: &str) -> Result<Etcd, StartError> {
         cert: identity.map(|identity| identity.cert_file.clone()),
         key: identity.map(|identity| identity.key_file.clone()),
     };
-    let credentials = match &options.user {
-        None => None,
-        Some(user) => {
-            let path = &user.password_file;
-            let text = std::fs::read_to_string(path).map_err(|source| StartError::Password {
-                path: path.clone(),
-                source,
-            })?;
-            Some(Credentials {
-                username: user.name.clone(),
-                // editors leave a line end
-                password: Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()),
-            })
-        }
-    };
+    let credentials = options.user.as_ref().map(|user| Credentials {
+        username: user.name.clone(),
+        password_file: user.password_file.clone(),
+    });
     Ok(Etcd::new(EtcdOptions {
         endpoints: options.endpoints.clone(),
         prefix: prefix.to_owned(),
@@ -156,10 +154,10 @@ fn etcd(options: &config::Etcd, prefix: &str) -> Result<Etcd, StartError> {
     })?)
 }
 
-/// Two threads: one for the loop, one for the bus and the datastore. The data plane has its own.
+/// One thread: nothing in it computes for long, and each further one would have the allocator
+/// keep a heap of its own. The data plane has its own threads.
 fn runtime() -> Result<runtime::Runtime, anyhow::Error> {
-    Ok(runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    Ok(runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)
 }

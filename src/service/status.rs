@@ -3,9 +3,13 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+
+use crate::cluster::network::Network;
+use crate::cluster::subnet::Subnet;
 
 /// The service as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +41,8 @@ pub struct Status {
     pub lease_expires_usec: Option<u64>,
     /// The datastore.
     pub datastore: DatastoreStatus,
-    /// Every other lease, by subnet.
-    pub peers: Vec<PeerStatus>,
+    /// Every other lease, by subnet. Shared: a status is made each second, peers seldom change.
+    pub peers: Arc<Vec<PeerStatus>>,
     /// Entries of the datastore that pose as leases and are none.
     pub garbage: Vec<GarbageStatus>,
     /// When the kernel was last found or made equal to the plan, microseconds since 1970.
@@ -68,6 +72,8 @@ pub struct Fault {
     pub code: String,
     /// What it is, and what to do about it, in one line.
     pub text: String,
+    /// How often it was noticed since it came, at least once.
+    pub times: u64,
 }
 
 /// The datastore as the service sees it.
@@ -196,6 +202,46 @@ pub enum Command {
     Reconcile(oneshot::Sender<Result<Vec<PlannedChange>, String>>),
     /// What a reconciliation would change.
     Plan(oneshot::Sender<Result<Vec<PlannedChange>, String>>),
+    /// Give the subnet up and take another: this one, or whichever the faults call for. Answers
+    /// with the new one.
+    Renumber(
+        Option<Subnet>,
+        oneshot::Sender<Result<Subnet, RenumberError>>,
+    ),
+}
+
+/// The node keeps its subnet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenumberError {
+    /// It has none, or does not know enough yet.
+    #[error("this node holds no lease yet")]
+    NoLease,
+    /// It is where it should be.
+    #[error("there is no need to leave {0}; to move all the same, name a subnet")]
+    NothingToRenumber(Subnet),
+    /// The subnet is no part of the network.
+    #[error("{subnet} is not one of the /{} subnets from {} to {} of {}",
+        network.subnet_len, network.first, network.last, network.net)]
+    OutsideNetwork {
+        /// What was asked for.
+        subnet: Subnet,
+        /// The network that the node would be in.
+        network: Box<Network>,
+    },
+    /// Somebody has the subnet.
+    #[error("{subnet} is taken{}", holder.map(|ip| format!(" by {ip}")).unwrap_or_default())]
+    SubnetTaken {
+        /// What was asked for.
+        subnet: Subnet,
+        /// Who has it, if that can be read.
+        holder: Option<Ipv4Addr>,
+    },
+    /// It is moving already.
+    #[error("this node is being renumbered already")]
+    UnderWay,
+    /// It went wrong at the datastore.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// One change to the kernel or to a file, for people.

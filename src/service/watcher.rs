@@ -3,83 +3,95 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::duty::{Backoff, Pulse};
 use crate::cluster::datastore::{Datastore, Event, Snapshot, StoreError, Watch, WatchError};
 
 /// A list now and then catches what a watch may have missed.
 const RELIST: Duration = Duration::from_secs(300);
-const BACKOFF: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+/// A fault that ends is to be over within five seconds: the longest pause and the time limit of
+/// one call go into that.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
 /// What the watcher saw.
 #[derive(Debug)]
 pub(super) enum Sighting {
     /// A whole list.
     Snapshot(Snapshot),
-    /// Changes since.
+    /// Changes since; none is a sign of life of the datastore.
     Events(Vec<Event>),
     /// The datastore cannot be read; it is tried again.
     Lost(StoreError),
 }
 
-/// Reports until nobody listens. `relist` asks for a whole list now.
-pub(super) async fn watch<D: Datastore>(
-    store: Arc<D>,
-    relist: Arc<Notify>,
-    sightings: mpsc::Sender<Sighting>,
-) {
-    let mut backoff = BACKOFF[0];
-    loop {
-        match round(&*store, &relist, &sightings, &mut backoff).await {
-            Ok(()) => return,
-            Err(WatchError::Compacted(revision)) => {
-                tracing::debug!(%revision, "listing again");
-            }
-            Err(WatchError::Store(error)) => {
-                if sightings.send(Sighting::Lost(error)).await.is_err() {
-                    return;
-                }
-            }
-        }
-        // jitter, so that a cluster does not come back as one
-        let spread = rand::rng().random_range(0.5..1.0);
-        sleep(backoff.mul_f64(spread)).await;
-        backoff = (backoff * 2).min(BACKOFF[1]);
-    }
+/// What a watcher works with.
+pub(super) struct Watcher<D> {
+    pub(super) store: Arc<D>,
+    /// Asks for a whole list now.
+    pub(super) relist: Arc<Notify>,
+    pub(super) sightings: mpsc::Sender<Sighting>,
+    pub(super) pulse: Pulse,
+    pub(super) dice: StdRng,
 }
 
-/// One list and the watch that follows it. `Ok` means that nobody listens any more.
-async fn round<D: Datastore>(
-    store: &D,
-    relist: &Notify,
-    sightings: &mpsc::Sender<Sighting>,
-    backoff: &mut Duration,
-) -> Result<(), WatchError> {
-    let listed = Instant::now();
-    let snapshot = store.list().await?;
-    let revision = snapshot.revision;
-    // a list without a watch to follow it would pass for a datastore that is well
-    let mut watch = store.watch(revision).await?;
-    if sightings.send(Sighting::Snapshot(snapshot)).await.is_err() {
-        return Ok(());
+impl<D: Datastore> Watcher<D> {
+    /// Reports until nobody listens.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new(BACKOFF[0], BACKOFF[1], StdRng::from_rng(&mut self.dice));
+        loop {
+            match self.round(&mut backoff).await {
+                Ok(()) => return,
+                Err(WatchError::Compacted(revision)) => {
+                    tracing::debug!(%revision, "listing again");
+                }
+                Err(WatchError::Store(error)) => {
+                    if !self.tell(Sighting::Lost(error)).await {
+                        return;
+                    }
+                }
+            }
+            sleep(backoff.pause()).await;
+        }
     }
-    // jitter here too: after a restart of the datastore all nodes have listed at once
-    let relist_at = listed + RELIST.mul_f64(rand::rng().random_range(0.8..1.2));
-    loop {
-        let events = tokio::select! {
-            events = timeout_at(relist_at, watch.next()) => events,
-            () = relist.notified() => return Err(WatchError::Compacted(revision)),
-            () = sightings.closed() => return Ok(()),
-        };
-        let Ok(events) = events else {
-            return Err(WatchError::Compacted(revision));
-        };
-        let events = events?;
-        *backoff = BACKOFF[0];
-        if sightings.send(Sighting::Events(events)).await.is_err() {
+
+    /// One list and the watch that follows it. `Ok` means that nobody listens any more.
+    async fn round(&mut self, backoff: &mut Backoff) -> Result<(), WatchError> {
+        let listed = Instant::now();
+        let snapshot = self.store.list().await?;
+        let revision = snapshot.revision;
+        // a list without a watch to follow it would pass for a datastore that is well
+        self.pulse.beat();
+        let mut watch = self.store.watch(revision).await?;
+        if !self.tell(Sighting::Snapshot(snapshot)).await {
             return Ok(());
         }
+        // jitter here too: after a restart of the datastore all nodes have listed at once
+        let relist_at = listed + RELIST.mul_f64(self.dice.random_range(0.8..1.2));
+        loop {
+            let events = tokio::select! {
+                biased;
+                () = self.sightings.closed() => return Ok(()),
+                () = self.relist.notified() => return Err(WatchError::Compacted(revision)),
+                events = timeout_at(relist_at, watch.next()) => events,
+            };
+            let Ok(events) = events else {
+                return Err(WatchError::Compacted(revision));
+            };
+            let events = events?;
+            backoff.reset();
+            if !self.tell(Sighting::Events(events)).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says whether somebody listens.
+    async fn tell(&self, sighting: Sighting) -> bool {
+        self.pulse.beat();
+        self.sightings.send(sighting).await.is_ok()
     }
 }

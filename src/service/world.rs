@@ -1,7 +1,5 @@
 //! All that the service knows, and what follows from it. No I/O and no clock: what is read from
-//! outside comes in by a method, what is to be done goes out as a [`Duty`] or a [`Plan`].
-
-use std::time::Duration;
+//! outside comes in by a method, what is to be done goes out as a [`Task`] or a [`Plan`].
 
 use rand::Rng;
 
@@ -9,34 +7,42 @@ use super::clock::Moment;
 use super::faults::{Code, Faults};
 use super::memory::Identity;
 use crate::cluster::acquire::{AcquireError, Held};
-use crate::cluster::allocate::{self, Choice, Wish};
-use crate::cluster::datastore::{CONFIG, Event, Revision, Snapshot, StoreError, lease_key};
+use crate::cluster::allocate::{self, Choice, Goal, Wish};
 use crate::cluster::lease::{Attrs, Lease, Vtep};
 use crate::cluster::network::{Backend, Network};
+use crate::cluster::subnet::Subnet;
 use crate::cluster::view::View;
-use crate::config::{Config, Store};
-use crate::kernel::uplink::{Uplink, UplinkError};
+use crate::config::Config;
+use crate::kernel::Scope;
+use crate::kernel::uplink::Uplink;
 use crate::mac::Mac;
 use crate::plan::{self, Node, Plan};
 
+mod agreement;
+mod renumber;
 mod report;
 mod tenure;
+mod trust;
+mod uplink;
 
-/// How long the nodes get to claim their subnets again in a datastore that has forgotten them.
-pub(super) const REGROUP: Duration = Duration::from_secs(15);
-
+use renumber::Move;
 pub(super) use tenure::adopting;
 use tenure::{Contest, Tenure};
+pub(super) use trust::REGROUP;
+use trust::Trust;
+use uplink::Rival;
 
 /// What must be done at the datastore next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Duty {
+pub(super) enum Task {
     /// Write the network config, which the datastore lacks.
     Seed(Network),
     /// Take a subnet.
     Acquire(Network, Wish, Attrs),
     /// Write the own lease anew.
     Renew(Held, Attrs),
+    /// Take another subnet in place of the own lease.
+    Renumber(Network, Held, Goal, Attrs),
 }
 
 /// All that the service knows.
@@ -47,17 +53,23 @@ pub(super) struct World {
     pub(super) faults: Faults,
     store_name: String,
     uplink: Option<Uplink>,
+    rival: Rival,
     network: Option<Network>,
+    /// The network config in the datastore that has no place for the own subnet.
+    refused: Option<Network>,
+    /// The renumbering under way.
+    moving: Option<Move>,
+    /// The subnet before the last one.
+    left: Option<Subnet>,
     /// Why the network config could not be written to the datastore.
     unseeded: Option<String>,
     view: View,
-    /// When the datastore was last heard of, be it by an error; since boot.
-    heard: Option<Duration>,
-    /// Until when a list that lacks a lease drops nobody; since boot.
-    regroup_until: Option<Duration>,
+    trust: Trust,
     garbage_told: bool,
     tenure: Option<Tenure>,
     contest: Contest,
+    /// The lease by which somebody else has the own subnet.
+    taken_by: Option<Lease>,
     /// The tunnel address found in the own lease, for its VNI: peers know it.
     adopted: Option<Vtep>,
 }
@@ -70,14 +82,18 @@ impl World {
             faults: Faults::default(),
             store_name,
             uplink: None,
+            rival: Rival::default(),
             network: None,
+            refused: None,
+            moving: None,
+            left: None,
             unseeded: None,
             view: View::default(),
-            heard: None,
-            regroup_until: None,
+            trust: Trust::default(),
             garbage_told: false,
             tenure: None,
             contest: Contest::default(),
+            taken_by: None,
             adopted: None,
         }
     }
@@ -112,6 +128,7 @@ impl World {
             config.log.level,
         ) = fixed(&self.config);
         self.config = config;
+        self.rival = Rival::Welcome;
         self.config_seen();
         self.compare_with_wish();
     }
@@ -121,15 +138,15 @@ impl World {
         if self.network.is_none() && self.view.config().is_none() {
             self.network.clone_from(&self.config.network);
         }
-        let Some(Duty::Acquire(network, wish, attrs)) = self.duty(now) else {
+        let Some(Task::Acquire(network, wish, attrs)) = self.duty(now) else {
             return;
         };
         let (subnet, own) = match allocate::choose(&network, &self.view, &wish, dice) {
             Choice::Keep(own) => (own.lease.subnet, Some(own)),
             Choice::Take(subnet) => (subnet, None),
-            Choice::Discard(_) => return,
+            Choice::Discard(_) | Choice::Occupied(_) => return,
             Choice::Exhausted => {
-                let error = AcquireError::Exhausted(network);
+                let error = AcquireError::exhausted(&network, &self.view);
                 return self.acquired(Err(error), now);
             }
         };
@@ -148,74 +165,8 @@ impl World {
         );
     }
 
-    /// The interface to the other nodes was looked for. Without a new one the last stays: its
-    /// default route may be gone for a moment, its traffic is not.
-    pub(super) fn uplink_seen(&mut self, found: Result<Uplink, UplinkError>) {
-        match found {
-            Ok(uplink) => {
-                self.faults.clear(Code::Uplink);
-                if self.uplink.as_ref() != Some(&uplink) {
-                    tracing::info!(interface = uplink.name, address = %uplink.address,
-                        public_ip = %uplink.public_ip, mtu = uplink.mtu, "uplink");
-                    self.uplink = Some(uplink);
-                }
-            }
-            Err(error) => self.faults.note(Code::Uplink, Some(error.to_string())),
-        }
-    }
-
-    /// A whole list came in. Answers whether it is believed: one that lacks a lease that we hold,
-    /// or whose history has gone back, comes from a datastore that was emptied or restored. All
-    /// nodes claim their subnets again then, and get [`REGROUP`] to do so before one is dropped.
-    pub(super) fn listed(&mut self, snapshot: Snapshot, now: Moment) -> bool {
-        if self.has_forgotten(&snapshot) && self.regroup_until.is_none() {
-            tracing::warn!("the datastore was emptied or restored; keeping all peers meanwhile");
-            self.regroup_until = Some(now.since_boot + REGROUP);
-        }
-        let believed = self
-            .regroup_until
-            .is_none_or(|until| now.since_boot >= until);
-        if believed {
-            self.regroup_until = None;
-            self.view.replace(snapshot);
-        } else {
-            self.view.extend(snapshot);
-        }
-        self.view_changed(now);
-        believed
-    }
-
-    /// Whether a list shows that the datastore has forgotten our lease, or some of its history.
-    fn has_forgotten(&mut self, snapshot: &Snapshot) -> bool {
-        let restarted = snapshot.revision < self.view.revision();
-        let Some(tenure) = &mut self.tenure else {
-            return false;
-        };
-        let subnet = tenure.held.lease.subnet;
-        let key = lease_key(subnet);
-        let known = self.view.record(subnet).is_some();
-        let missing = known && !snapshot.entries.iter().any(|entry| entry.key == key);
-        // a list that was under way while the lease was written tells nothing about it
-        let outdated = !restarted && snapshot.revision < tenure.held.revision;
-        if restarted {
-            // in the new history our revision may be another's: let no fence hold by chance
-            tenure.held.revision = Revision::default();
-        }
-        let forgotten = restarted || (missing && !outdated);
-        tenure.disturbed |= forgotten;
-        forgotten
-    }
-
-    /// Changes came in; none is a sign of life.
-    pub(super) fn changed(&mut self, events: Vec<Event>, now: Moment) {
-        for event in events {
-            self.view.apply(event);
-        }
-        self.view_changed(now);
-    }
-
     fn view_changed(&mut self, now: Moment) {
-        self.heard = Some(now.since_boot);
+        self.trust.answered(now);
         self.faults.clear(Code::Datastore);
         self.own_entry_seen();
         self.config_seen();
@@ -231,88 +182,8 @@ impl World {
         self.garbage_told = garbage.is_some();
     }
 
-    /// Whether the datastore was heard of within `limit`, be it by an error.
-    pub(super) fn heard_within(&self, limit: Duration, now: Moment) -> bool {
-        let since = |heard| now.since_boot.saturating_sub(heard);
-        self.heard.is_some_and(|heard| since(heard) <= limit)
-    }
-
-    /// The datastore cannot be read. Everything known stays in force.
-    pub(super) fn lost(&mut self, error: &StoreError, now: Moment) {
-        self.heard = Some(now.since_boot);
-        let text = match error {
-            StoreError::Unavailable { .. } => format!("{error}; trying again"),
-            StoreError::Refused { .. } | StoreError::Corrupt { .. } => error.to_string(),
-        };
-        self.faults.note(Code::Datastore, Some(text));
-    }
-
-    /// Takes over the network config if it can be used.
-    fn config_seen(&mut self) {
-        let parsed = match self.view.config().map(std::str::from_utf8) {
-            None => {
-                let text = match (&self.config.network, &self.network) {
-                    (Some(_), _) => self.unseeded.clone(),
-                    (None, Some(_)) => Some(format!(
-                        "the network config {} is gone; the last one stays in force, but new \
-                         nodes wait for it: put it back",
-                        self.config_place()
-                    )),
-                    (None, None) => Some(format!(
-                        "there is no network config {}: put one there, or add [network] to this \
-                         node's config",
-                        self.config_place()
-                    )),
-                };
-                self.faults.note(Code::NetworkConfig, text);
-                return;
-            }
-            Some(Ok(text)) => Network::from_json(text).map_err(|error| error.to_string()),
-            Some(Err(error)) => Err(error.to_string()),
-        };
-        let network = match parsed {
-            Ok(network) => network,
-            Err(reason) => {
-                let meanwhile = match self.network {
-                    Some(_) => "; the one before stays in force",
-                    None => "",
-                };
-                let place = self.config_place();
-                let text = format!("the network config {place}: {reason}{meanwhile}");
-                self.faults.note(Code::NetworkConfig, Some(text));
-                return;
-            }
-        };
-        self.unseeded = None;
-        self.faults.clear(Code::NetworkConfig);
-        let own = self.tenure.as_ref().map(|tenure| tenure.held.lease.subnet);
-        if let Some(own) = own.filter(|own| !network.allows(*own)) {
-            let text = format!(
-                "the network config has changed to {}, which has no place for {own}; \
-                 the one before stays in force",
-                network.net
-            );
-            self.faults.note(Code::RenumberRequired, Some(text));
-            return;
-        }
-        self.faults.clear(Code::RenumberRequired);
-        if self.network.as_ref() != Some(&network) {
-            tracing::info!(network = %network.net, backend = network.backend.name(), "network config");
-            self.network = Some(network);
-        }
-    }
-
-    /// The network config's key as other tools know it, and where it is.
-    fn config_place(&self) -> String {
-        let datastore = &self.config.datastore;
-        match &datastore.store {
-            Store::Etcd(_) => format!("{}/{CONFIG} in {}", datastore.prefix, self.store_name),
-            Store::Local(_) => format!("in {}", self.store_name),
-        }
-    }
-
     /// What must be done at the datastore at `now`, if anything.
-    pub(super) fn duty(&self, now: Moment) -> Option<Duty> {
+    pub(super) fn duty(&self, now: Moment) -> Option<Task> {
         if !self.view.is_complete() {
             return None;
         }
@@ -320,11 +191,14 @@ impl World {
         // the one in force goes before the one in the host config
         let seed = network.or(self.config.network.as_ref());
         let seed = seed.filter(|_| self.view.config().is_none() && self.config.network.is_some());
-        let seed = || seed.cloned().map(Duty::Seed);
+        let seed = || seed.cloned().map(Task::Seed);
         self.lease_duty(now).or_else(seed)
     }
 
-    fn lease_duty(&self, now: Moment) -> Option<Duty> {
+    fn lease_duty(&self, now: Moment) -> Option<Task> {
+        if let Some(duty) = self.moving_duty() {
+            return Some(duty);
+        }
         let network = self.network.as_ref()?;
         let attrs = self.attrs()?;
         let Some(tenure) = &self.tenure else {
@@ -334,20 +208,26 @@ impl World {
                 previous: self.identity.previous,
                 asked: self.config.node.subnet,
             };
-            return Some(Duty::Acquire(network.clone(), wish, attrs));
+            return Some(Task::Acquire(network.clone(), wish, attrs));
         };
         let margin = self.config.lease.renew_margin;
         let due = tenure.left(now).is_some_and(|left| left <= margin);
         (due || tenure.disturbed || tenure.held.lease.attrs != attrs)
-            .then(|| Duty::Renew(tenure.held.clone(), attrs))
+            .then(|| Task::Renew(tenure.held.clone(), attrs))
     }
 
     /// What the own lease should say.
     pub(super) fn attrs(&self) -> Option<Attrs> {
-        let (network, uplink) = (self.network.as_ref()?, self.uplink.as_ref()?);
+        self.attrs_in(self.network.as_ref()?)
+    }
+
+    fn attrs_in(&self, network: &Network) -> Option<Attrs> {
+        let uplink = self.uplink.as_ref()?;
         Some(plan::attrs(network, uplink, self.mac(network)))
     }
 
+    /// The Ethernet address of the tunnel device. A cloned machine derives the same from the same
+    /// machine-id: of the two, the one with the higher subnet changes to another.
     fn mac(&self, network: &Network) -> Mac {
         let vni = match &network.backend {
             Backend::Vxlan(vxlan) => vxlan.vni,
@@ -355,21 +235,20 @@ impl World {
         };
         let adopted = self.adopted.filter(|vtep| vtep.vni == Some(vni));
         let derived = || plan::vtep_mac(&self.identity.id, vni);
-        adopted.and_then(|vtep| vtep.mac).unwrap_or_else(derived)
+        let mac = adopted.and_then(|vtep| vtep.mac).unwrap_or_else(derived);
+        match self.subnet().filter(|own| self.is_lower_clone(*own, mac)) {
+            Some(own) => plan::vtep_mac(&format!("{} {own}", self.identity.id), vni),
+            None => mac,
+        }
     }
 
-    /// The network config was written, or somebody else was faster.
-    pub(super) fn seeded(&mut self, result: Result<bool, StoreError>) {
-        self.unseeded = None;
-        match result {
-            Ok(true) => tracing::info!("wrote the network config of this node to the datastore"),
-            Ok(false) => tracing::info!("the datastore has got a network config meanwhile"),
-            Err(error) => {
-                // not a fault of reading: a list that comes in does not put it right
-                self.unseeded = Some(error.to_string());
-                self.config_seen();
-            }
-        }
+    /// Whether another machine with a lower subnet has this Ethernet address.
+    fn is_lower_clone(&self, own: Subnet, mac: Mac) -> bool {
+        let ours = |ip| self.uplink.as_ref().is_some_and(|u| u.public_ip == ip);
+        let lower = self.view.peers(own).take_while(|peer| peer.subnet < own);
+        lower
+            .filter(|peer| !ours(peer.attrs.public_ip))
+            .any(|peer| peer.attrs.backend.mac() == Some(mac))
     }
 
     /// This node, once all that a plan needs is known. Nothing may be planned, and so swept,
@@ -390,10 +269,18 @@ impl World {
         })
     }
 
+    /// What part of the kernel's state is our business under this plan.
+    pub(super) fn scope(&self, plan: &Plan) -> Option<Scope> {
+        let node = self.node()?;
+        let scope = Scope::new(&plan.kernel, node.network.net, node.lease.subnet.v4());
+        Some(scope.moved_from(self.former()))
+    }
+
     /// What this host should be.
     pub(super) fn plan(&mut self) -> Option<Plan> {
         let node = self.node()?;
-        let plan = plan::plan(&node, self.view.peers(node.lease.subnet));
+        let peers = self.view.peers(node.lease.subnet);
+        let plan = plan::plan(&node, peers.filter(|peer| !self.is_of_a_move(peer)));
         self.faults.note(Code::Backend, plan.objection.clone());
         self.faults.note(Code::Peers, report::unreachable(&plan));
         Some(plan)

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flannel_rs::service::dbus::{Bus, NAME, ROOT, serve_on};
+use flannel_rs::service::duty::Pulse;
 use flannel_rs::service::status::{Command, DatastoreStatus, PeerPath, PeerStatus, State, Status};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
@@ -39,7 +41,12 @@ impl Node {
     pub(crate) fn on(bus: PrivateBus, status: Status) -> Self {
         let (status, seen) = watch::channel(status);
         let (sender, commands) = mpsc::channel(4);
-        let serving = tokio::spawn(serve_on(Bus::At(bus.address()), seen, sender));
+        let serving = tokio::spawn(serve_on(
+            Bus::At(bus.address()),
+            seen,
+            sender,
+            Pulse::default(),
+        ));
         Self {
             status,
             commands: Some(commands),
@@ -204,7 +211,7 @@ pub(crate) fn status() -> Status {
             connected: true,
             revision: 42,
         },
-        peers: vec![peer(2), peer(3)],
+        peers: Arc::new(vec![peer(2), peer(3)]),
         garbage: Vec::new(),
         last_reconcile_usec: Some(1_800_000_000_000_000),
         repairs: 7,

@@ -1,4 +1,5 @@
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::*;
 use crate::service::status::{DatastoreStatus, Fault, GarbageStatus};
@@ -34,8 +35,8 @@ fn a_degraded_node_names_its_faults_and_the_peers_it_does_not_reach() {
     status.datastore.connected = false;
     status.lease_expires_usec = Some(NOW - 61_000_000);
     status.repairs = 1;
-    status.peers[1].path = PeerPath::None;
-    status.peers[1].obstacle = Some("not on the network of eth0".to_owned());
+    Arc::make_mut(&mut status.peers)[1].path = PeerPath::None;
+    Arc::make_mut(&mut status.peers)[1].obstacle = Some("not on the network of eth0".to_owned());
     status.garbage = vec![GarbageStatus {
         key: "subnets/x".to_owned(),
         reason: "not a lease key".to_owned(),
@@ -71,7 +72,7 @@ fn a_waiting_node_knows_little() {
         public_ip: None,
         mtu: 0,
         lease_expires_usec: None,
-        peers: Vec::new(),
+        peers: Arc::default(),
         last_reconcile_usec: None,
         ..running()
     };
@@ -103,8 +104,8 @@ fn a_reservation_never_expires() {
 fn text_from_peers_cannot_command_the_terminal() {
     let mut status = running();
     status.node_name = "n\x1b[31m".to_owned();
-    status.peers[0].backend = "\x1b]0;x\x07\r\nnode1 is running".to_owned();
-    status.peers[1].obstacle = Some("\u{9b}31m".to_owned());
+    Arc::make_mut(&mut status.peers)[0].backend = "\x1b]0;x\x07\r\nnode1 is running".to_owned();
+    Arc::make_mut(&mut status.peers)[1].obstacle = Some("\u{9b}31m".to_owned());
     let page = text(&status, NOW, Palette::Plain);
     let control = |c: char| c.is_control() && c != '\n';
     assert!(!page.contains(control), "{page:?}");
@@ -140,6 +141,7 @@ fn fault(code: &str, text: &str) -> Fault {
     Fault {
         code: code.to_owned(),
         text: text.to_owned(),
+        times: 1,
     }
 }
 
@@ -170,10 +172,10 @@ fn running() -> Status {
             connected: true,
             revision: 42,
         },
-        peers: vec![
+        peers: Arc::new(vec![
             peer(2, PeerPath::Tunnel, Some("02:1a:5f:00:10:2b")),
             peer(3, PeerPath::Direct, None),
-        ],
+        ]),
         garbage: Vec::new(),
         last_reconcile_usec: Some(NOW - 3_000_000),
         repairs: 0,

@@ -3,145 +3,169 @@
 
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinHandle};
-use tokio::time::Instant;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
-use super::{Daemon, RETRY, at};
-use crate::cluster::acquire::{self, AcquireError, Claim, Held};
+use super::Daemon;
+use crate::cluster::acquire::{AcquireError, Claim, Claimant, Held};
 use crate::cluster::datastore::{CONFIG, Datastore, Fence, Outcome, Put, StoreError};
-use crate::service::clock::{self, Moment};
+use crate::service::clock::Moment;
+use crate::service::duty::{Backoff, Duty, Ended, Rounds};
 use crate::service::faults::Code;
-use crate::service::world::{Duty, adopting};
+use crate::service::machine::Machine;
+use crate::service::world::{Task, adopting};
 
-const BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(30)];
+/// A fault that ends is to be over within five seconds.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
+/// After a write that will only show in the next list.
+const RETRY: Duration = Duration::from_secs(1);
 
-/// What became of a [`Duty`]; the time is when it was begun.
+/// How often a lease that somebody else has is looked at, without any news.
+const CONFLICT: Duration = Duration::from_secs(20);
+
+/// What became of a [`Task`]; the time is when it was begun.
 pub(super) enum Errand {
     Seeded(Result<bool, StoreError>),
     Acquired(Result<Held, AcquireError>, Moment),
     Renewed(Result<Claim, AcquireError>, Moment),
+    Renumbered(Result<Held, AcquireError>, Moment),
 }
 
-/// The errand under way, if any, and when to begin the next.
-#[derive(Default)]
+/// The errands, one at a time.
 pub(super) struct Errands {
-    running: Option<JoinHandle<Errand>>,
-    failures: u32,
-    /// When to try again after a failure.
-    not_before: Option<Instant>,
+    rounds: Rounds<Errand>,
+    /// The pauses after failures.
+    backoff: Backoff,
 }
 
 impl Errands {
-    /// Waits until the errand under way is done, or (`None`) the time has come to look for a
-    /// new one; for ever if there is neither. Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<Result<Errand, JoinError>> {
-        if let Some(running) = &mut self.running {
-            let result = running.await;
-            self.running = None;
-            return Some(result);
+    pub(super) fn new(mut dice: StdRng) -> Self {
+        Self {
+            rounds: Rounds::new(Duty::Lease, StdRng::from_rng(&mut dice)),
+            backoff: Backoff::new(BACKOFF[0], BACKOFF[1], dice),
         }
-        at(self.not_before).await;
-        self.not_before = None;
-        None
+    }
+
+    /// Waits until the errand under way has ended, or the time has come to look for a new one;
+    /// for ever if there is neither. Cancel safe.
+    pub(super) async fn next(&mut self) -> Ended<Errand> {
+        self.rounds.next().await
+    }
+
+    /// Whether nothing is under way, nor waited for.
+    pub(super) const fn are_idle(&self) -> bool {
+        self.rounds.is_free()
     }
 
     /// Lets the next errand begin at once.
     pub(super) fn hurry(&mut self) {
-        self.not_before = None;
+        self.rounds.hurry();
     }
 
     /// Drops the errand under way. Its write may have happened all the same.
     pub(super) fn abort(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
-        }
-    }
-
-    fn postpone(&mut self, pause: Duration) {
-        self.not_before = Some(Instant::now() + pause);
+        self.rounds.abort();
     }
 }
 
-impl<D: Datastore> Daemon<D> {
+impl<M: Machine, D: Datastore> Daemon<M, D> {
     /// Starts what is to be done at the datastore, one thing at a time, so that a datastore that
     /// does not answer never holds up the loop.
     pub(super) fn send_errand(&mut self) {
-        if self.errands.running.is_some() || self.errands.not_before.is_some() {
+        if !self.errands.rounds.is_free() {
             return;
         }
-        let Some(duty) = self.world.duty(clock::now()) else {
+        let Some(task) = self.world.duty(self.machine.now()) else {
             return;
         };
         let store = self.store.clone();
-        let ttl = self.world.config.lease.ttl;
-        self.errands.running = Some(tokio::spawn(async move {
-            let begun = clock::now();
-            match duty {
-                Duty::Seed(network) => Errand::Seeded(seed(&*store, &network.to_json()).await),
-                Duty::Acquire(network, wish, attrs) => {
+        let (ttl, dice) = (self.world.config.lease.ttl, self.machine.dice());
+        let machine = self.machine.clone();
+        self.errands.rounds.begin(async move {
+            let begun = machine.now();
+            let mut claimant = Claimant::new(&*store, ttl, dice);
+            match task {
+                Task::Seed(network) => Errand::Seeded(seed(&*store, &network.to_json()).await),
+                Task::Acquire(network, wish, attrs) => {
                     let attrs = |own: Option<&_>| adopting(attrs.clone(), own);
-                    let held = acquire::acquire(&*store, &network, &wish, attrs, ttl).await;
+                    let held = claimant.acquire(&network, &wish, attrs).await;
                     Errand::Acquired(held, begun)
                 }
-                Duty::Renew(held, attrs) => {
-                    Errand::Renewed(acquire::renew(&*store, &held, attrs, ttl).await, begun)
+                Task::Renew(held, attrs) => {
+                    Errand::Renewed(claimant.renew(&held, attrs).await, begun)
+                }
+                Task::Renumber(network, held, goal, attrs) => {
+                    let held = claimant.renumber(&network, &held, goal, attrs).await;
+                    Errand::Renumbered(held, begun)
                 }
             }
-        }));
+        });
     }
 
-    pub(super) fn came_back(&mut self, errand: Option<Result<Errand, JoinError>>) {
-        let Some(errand) = errand else {
-            return;
+    pub(super) fn came_back(&mut self, errand: Ended<Errand>) {
+        let errand = match errand {
+            Ended::Rested => return,
+            Ended::Lapsed(reason) => return self.lapsed(Duty::Lease, &reason),
+            Ended::Done(errand) => errand,
         };
+        self.world.faults.clear(Code::Lapse(Duty::Lease));
         let succeeded = match errand {
-            Ok(Errand::Seeded(result)) => {
+            Errand::Seeded(result) => {
                 let succeeded = result.is_ok();
                 self.world.seeded(result);
                 if succeeded {
                     // until the config has been seen it would be written again, in vain
                     self.relist.notify_one();
-                    self.errands.postpone(RETRY);
+                    self.errands.rounds.rest(RETRY);
                 }
                 succeeded
             }
-            Ok(Errand::Acquired(result, begun)) => {
+            Errand::Acquired(result, begun) => {
                 let succeeded = result.is_ok();
                 self.world.acquired(result, begun);
                 succeeded
             }
-            Ok(Errand::Renewed(result, begun)) => {
+            Errand::Renewed(result, begun) => {
                 let succeeded = matches!(result, Ok(Claim::Held(_) | Claim::Retaken(_)));
+                let taken = matches!(result, Ok(Claim::Taken(_)));
                 self.world.renewed(result, begun);
                 if let Some(truce) = self.world.truce() {
-                    self.errands.postpone(truce);
+                    self.errands.rounds.rest(truce);
+                }
+                if taken {
+                    // it is told at once when the other's lease goes
+                    self.errands.rounds.rest(CONFLICT);
+                    self.passes.mark_dirty();
+                    return;
                 }
                 succeeded
             }
-            Err(error) => {
-                tracing::error!(%error, "a task of the lease died");
-                false
+            Errand::Renumbered(result, begun) => {
+                let result = self.world.renumbered(result, begun);
+                let succeeded = result.is_ok();
+                if let Some(asker) = self.renumbering.take() {
+                    drop(asker.send(result));
+                }
+                succeeded
             }
         };
         if succeeded {
-            self.errands.failures = 0;
+            self.errands.backoff.reset();
             self.remember();
             // rare, and at a start all waits for this one: no matter when the last pass was
-            self.pass_at = Some(Instant::now());
+            self.passes.hurry();
         } else {
-            let doubled = BACKOFF[0] * 2u32.pow(self.errands.failures.min(10));
-            self.errands.postpone(doubled.min(BACKOFF[1]));
-            self.errands.failures += 1;
+            let pause = self.errands.backoff.pause();
+            self.errands.rounds.rest(pause);
+            self.passes.mark_dirty();
         }
-        self.mark_dirty();
     }
 
     /// Writes down what the next start should know.
     pub(super) fn remember(&mut self) {
-        let mut kept = self.memory.keep(&self.world.identity);
-        if let Some(written) = self.world.written() {
-            kept = kept.and_then(|()| self.memory.remember(written));
-        }
+        let kept = self
+            .machine
+            .remember(&self.world.identity, self.world.written());
         let fault = kept.err().map(|error| error.to_string());
         self.world.faults.note(Code::State, fault);
     }

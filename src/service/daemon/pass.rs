@@ -1,201 +1,248 @@
-//! The pass: the whole plan, made so.
+//! The pass: the whole plan, made so. First set-up, a new peer, drift and a switch of the backend
+//! all come through here.
+//!
+//! A pass has up to two rounds, each in a task of its own: to *look* at the machine where
+//! something may have changed there, and to *make* it what the plan says.
+
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Daemon, RETRY};
-use crate::cluster::datastore::Datastore;
-use crate::kernel::change::{Change, Obstacle};
-use crate::kernel::reconcile::{self, Report};
-use crate::kernel::{Failure, KernelError, Scope, uplink};
-use crate::plan::Plan;
-use crate::service::faults::Code;
-use crate::service::status::PlannedChange;
-use crate::service::{clock, dry_run, files, notify};
+use agenda::{Made, RETRY, Round, Sight};
+use outcome::{is_reached, lacks_a_device};
 
-impl<D: Datastore> Daemon<D> {
-    /// Makes the host what the plan says. First set-up, a new peer, drift and a switch of the
-    /// backend all come through here.
-    pub(super) async fn pass(&mut self) {
-        self.pass_at = None;
-        if self.world.faults.has(Code::State) {
-            self.remember();
+use super::Daemon;
+use crate::cluster::datastore::Datastore;
+use crate::kernel::reconcile::Reconciler;
+use crate::kernel::uplink::Preference;
+use crate::service::dry_run;
+use crate::service::duty::{Duty, Ended};
+use crate::service::faults::Code;
+use crate::service::machine::Machine;
+use crate::service::notify::Notice;
+
+pub(super) use agenda::{Passes, hint};
+
+mod agenda;
+mod outcome;
+
+impl<M: Machine, D: Datastore> Daemon<M, D> {
+    /// Begins what is due, if nothing is under way.
+    pub(super) fn begin_round(&mut self) {
+        if !self.passes.rounds.is_free() {
+            return;
         }
-        self.find_uplink().await;
-        let forwards = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
-        let forwards = forwards.is_ok_and(|text| text.trim() == "1");
-        let text = "the kernel forwards no packets, so containers reach no other node; \
-                    run: sysctl -w net.ipv4.ip_forward=1";
-        self.world
-            .faults
-            .note(Code::Forwarding, (!forwards).then(|| text.to_owned()));
-        self.plan = self.world.plan();
-        self.complete = match self.plan.take() {
-            None => false,
-            Some(plan) => {
-                let complete = self.make_so(&plan).await;
-                self.plan = Some(plan);
-                complete
-            }
+        let is_due = self.passes.due.is_some_and(|due| due <= Instant::now());
+        if !is_due && self.passes.planning.is_empty() {
+            return;
+        }
+        let Some(kernel) = self.kernel() else {
+            return;
         };
-        self.last_pass = Instant::now();
-        if self.plan.is_some() && !self.complete {
-            self.pass_at.get_or_insert(self.last_pass + RETRY);
+        if !is_due {
+            self.compare(kernel);
+            return;
         }
-        if self.complete && !self.ready {
-            self.ready = true;
-            self.publish();
-            notify::ready();
-            tracing::info!(status = self.status_line, "ready");
-        }
-        self.publish();
-        if std::mem::take(&mut self.reloading) {
-            notify::ready();
+        self.passes.due = None;
+        self.passes.began = Instant::now();
+        self.passes.whole = std::mem::take(&mut self.passes.doubtful);
+        if self.passes.whole {
+            self.look(kernel);
+        } else {
+            self.make(kernel);
         }
     }
 
-    async fn find_uplink(&mut self) {
-        let preference = self.world.config.node.preference();
-        match self.netlink.interfaces(&preference).await {
-            Ok(interfaces) => self
-                .world
-                .uplink_seen(uplink::choose(&preference, &interfaces)),
+    /// The kernel, from the last round or anew.
+    fn kernel(&mut self) -> Option<Reconciler<M::Kernel>> {
+        if let Some(kernel) = self.passes.kernel.take() {
+            return Some(kernel);
+        }
+        match self.machine.kernel() {
+            Ok((kernel, hints)) => {
+                self.passes.hints = Some(hints);
+                self.passes.doubtful = true;
+                Some(Reconciler::new(kernel))
+            }
+            Err(error) => {
+                self.kernel_failed(&error);
+                self.passes.rounds.rest(RETRY);
+                None
+            }
+        }
+    }
+
+    fn look(&mut self, mut kernel: Reconciler<M::Kernel>) {
+        let machine = self.machine.clone();
+        let preference: Preference = self.world.config.node.preference();
+        self.passes.rounds.begin(async move {
+            kernel.doubt();
+            let interfaces = M::interfaces(kernel.kernel(), &preference).await;
+            let forwards = machine.forwards();
+            let sight = Sight {
+                interfaces,
+                forwards,
+            };
+            Round::Looked(kernel, sight)
+        });
+    }
+
+    fn compare(&mut self, mut kernel: Reconciler<M::Kernel>) {
+        let planned = self.world.plan();
+        let planned = planned.and_then(|plan| Some((self.world.scope(&plan)?, plan)));
+        let trouble = self.trouble();
+        self.passes.rounds.begin(async move {
+            let Some((scope, plan)) = planned else {
+                let answer = Err(format!("there is no plan yet: {trouble}"));
+                return Round::Compared(kernel, answer);
+            };
+            let pending = dry_run::pending(kernel.kernel(), &plan, &scope).await;
+            Round::Compared(kernel, pending.map_err(|error| error.to_string()))
+        });
+    }
+
+    /// A round has ended, in one way or another.
+    pub(super) fn advance(&mut self, round: Ended<Round<M::Kernel>>) {
+        match round {
+            Ended::Rested => {}
+            Ended::Lapsed(reason) => {
+                // what the round had is lost with it
+                self.passes.kernel = None;
+                self.passes.hints = None;
+                self.lapsed(Duty::Reconcile, &reason);
+                self.passes.doubtful = true;
+                self.passes.due_at(Instant::now());
+                self.conclude(false);
+            }
+            Ended::Done(Round::Looked(kernel, sight)) => {
+                self.world.faults.clear(Code::Lapse(Duty::Reconcile));
+                self.looked_at(sight);
+                self.passes.looked = Instant::now();
+                self.make(kernel);
+            }
+            Ended::Done(Round::Made(kernel, made)) => {
+                self.passes.kernel = Some(kernel);
+                self.world.faults.clear(Code::Lapse(Duty::Reconcile));
+                let complete = self.made(made);
+                self.conclude(complete);
+            }
+            Ended::Done(Round::Compared(kernel, planned)) => {
+                self.passes.kernel = Some(kernel);
+                for answer in self.passes.planning.drain(..) {
+                    // an asker that has gone away is nobody's concern
+                    drop(answer.send(planned.clone()));
+                }
+            }
+        }
+    }
+
+    fn looked_at(&mut self, sight: Sight) {
+        match sight.interfaces {
+            Ok(interfaces) => {
+                if self.world.uplink_seen(&interfaces, self.machine.now()) {
+                    self.store.reconnect();
+                    self.relist.notify_one();
+                }
+            }
             Err(error) => {
                 let fault = Some(error.to_string());
                 self.world.faults.note(Code::Uplink, fault);
+                self.passes.doubtful = true;
+                self.passes.due_at(Instant::now() + RETRY);
             }
         }
+        self.see_forwarding(sight.forwards);
+    }
+
+    pub(super) fn see_forwarding(&mut self, forwards: bool) {
+        let text = "the kernel forwards no packets, so containers reach no other node; \
+                    run: sysctl -w net.ipv4.ip_forward=1";
+        let fault = (!forwards).then(|| text.to_owned());
+        self.world.faults.note(Code::Forwarding, fault);
     }
 
     /// Data plane, kernel, files, in this order: the first makes a device that the second sets
-    /// up, and the last tells others that all is there. Says whether everything is as planned.
-    async fn make_so(&mut self, plan: &Plan) -> bool {
-        let proxy = self.data_plane.run(plan.proxy.as_ref());
-        let proxy_runs = proxy.is_ok();
-        self.world.faults.note(Code::Proxy, proxy.err());
-        let kernel = match self.converge(plan).await {
-            Ok(report) => self.reported(&report, plan),
-            Err(error) => {
-                self.kernel_failed(&error);
-                false
-            }
-        };
-        if !(proxy_runs && kernel) {
-            return false;
+    /// up, and the last tells others that all is there.
+    fn make(&mut self, mut kernel: Reconciler<M::Kernel>) {
+        self.applying = self.reloading;
+        if self.world.faults.has(Code::State) {
+            self.remember();
         }
-        let written: Result<Vec<bool>, _> = plan
-            .files
-            .iter()
-            .map(|(path, text)| files::write(path, text))
-            .collect();
-        let failed = written.err().map(|error| error.to_string());
-        self.world.faults.note(Code::Files, failed);
-        !self.world.faults.has(Code::Files)
-    }
-
-    fn scope(&self, plan: &Plan) -> Option<Scope> {
-        let node = self.world.node()?;
-        Some(Scope::new(
-            &plan.kernel,
-            node.network.net,
-            node.lease.subnet.v4(),
-        ))
-    }
-
-    async fn converge(&mut self, plan: &Plan) -> Result<Report, KernelError> {
-        let Some(scope) = self.scope(plan) else {
-            return Ok(Report::default());
-        };
-        reconcile::converge(&mut self.netlink, &plan.kernel, &scope).await
-    }
-
-    fn reported(&mut self, report: &Report, plan: &Plan) -> bool {
-        let refused = report.failed.first().map(|failure| {
-            let more = report.failed.len() - 1;
-            let others = if more == 0 {
-                String::new()
-            } else {
-                format!(" (and {more} more)")
-            };
-            format!("{}: {}{others}", failure.change, failure.reason)
-        });
-        let unsettled = (!report.settled && refused.is_none())
-            .then(|| "somebody else keeps changing what this service sets up".to_owned());
-        self.world.faults.note(Code::Kernel, refused.or(unsettled));
-        // a data plane that does not run has made no device, and has a fault of its own
-        let proxy_failed = self.world.faults.has(Code::Proxy);
-        let telling = |obstacle: &&Obstacle| match obstacle {
-            Obstacle::Missing { .. } => !proxy_failed,
-            Obstacle::Foreign { .. } | Obstacle::InTheWay { .. } | Obstacle::InUse { .. } => true,
-        };
-        let obstacle = report.obstacles.iter().find(telling);
-        let obstacle = obstacle.map(ToString::to_string);
-        self.world.faults.note(Code::ForeignLink, obstacle);
-        // a bridge in Docker's hands is for its next start to put right, which waits for us
-        let bearable = |obstacle: &Obstacle| match obstacle {
-            Obstacle::Foreign { .. } | Obstacle::InUse { .. } => true,
-            Obstacle::InTheWay { .. } | Obstacle::Missing { .. } => false,
-        };
-        // one peer that the kernel will not have must not keep this node from being ready
-        let peers_only = !report.failed.is_empty() && report.failed.iter().all(is_of_a_peer);
-        let settled = report.settled || peers_only;
-        let complete = settled && report.obstacles.iter().all(bearable);
-        self.tell_changes(report, plan, complete);
-        if complete {
-            self.reached = Some(plan.kernel.clone());
-            self.last_reconcile_usec = Some(clock::now().wall_usec);
-        }
-        complete
-    }
-
-    /// One line for what was done in one go; a go that fails is told by its fault.
-    fn tell_changes(&mut self, report: &Report, plan: &Plan, complete: bool) {
-        for change in &report.applied {
-            tracing::debug!(%change, "applied");
-        }
-        let changes = report.applied.len();
-        let Some(first) = report.applied.first().filter(|_| complete) else {
+        let planned = self.world.plan();
+        let planned = planned.and_then(|plan| Some((self.world.scope(&plan)?, plan)));
+        let Some((scope, plan)) = planned else {
+            self.passes.plan = None;
+            self.passes.peers = Arc::default();
+            self.passes.kernel = Some(kernel);
+            self.conclude(false);
             return;
         };
-        if self.reached.as_ref() == Some(&plan.kernel) {
-            self.repairs += changes as u64;
-            tracing::info!(changes, %first, "repaired");
-        } else {
-            tracing::info!(changes, peers = plan.paths.len(), "kernel set up");
+        let plan = Arc::new(plan);
+        self.passes.plan = Some(plan.clone());
+        self.passes.peers = Arc::new(self.world.peers(&plan));
+        let machine = self.machine.clone();
+        let asked = !self.passes.reconciling.is_empty();
+        self.passes.rounds.begin(async move {
+            let before = match asked {
+                true => Some(dry_run::pending(kernel.kernel(), &plan, &scope).await),
+                false => None,
+            };
+            let before = before.map(|before| before.map_err(|error| error.to_string()));
+            let proxy = machine.carry(plan.proxy.as_ref()).map(|began| {
+                if began {
+                    // its device may be a new one
+                    kernel.doubt();
+                }
+            });
+            let report = kernel.converge(&plan.kernel, &scope).await;
+            if report.as_ref().is_ok_and(lacks_a_device) {
+                // renamed or moved away with the data plane attached: the next go makes another
+                drop(machine.carry(None));
+            }
+            let reached = proxy.is_ok() && report.as_ref().is_ok_and(is_reached);
+            let mut files = plan.files.iter().filter(|_| reached);
+            let files = files.try_for_each(|(path, text)| machine.write(path, text));
+            let made = Made {
+                before,
+                proxy,
+                kernel: report,
+                files,
+            };
+            Round::Made(kernel, made)
+        });
+    }
+
+    /// Takes in what was made. Says whether everything is as planned.
+    fn conclude(&mut self, complete: bool) {
+        let passes = &mut self.passes;
+        passes.complete = complete;
+        passes.ended = Instant::now();
+        if !complete {
+            let trouble = self.trouble();
+            for answer in self.passes.reconciling.drain(..) {
+                drop(answer.send(Err(trouble.clone())));
+            }
         }
-    }
-
-    fn kernel_failed(&mut self, error: &KernelError) {
-        self.world
-            .faults
-            .note(Code::Kernel, Some(error.to_string()));
-    }
-
-    /// What a pass would change, without changing it.
-    pub(super) async fn pending(&mut self) -> Result<Vec<PlannedChange>, String> {
-        let Some(plan) = self.world.plan() else {
-            return Err(format!("there is no plan yet: {}", self.trouble()));
-        };
-        let Some(scope) = self.scope(&plan) else {
-            return Ok(Vec::new());
-        };
-        dry_run::pending(&mut self.netlink, &plan, &scope)
-            .await
-            .map_err(|error| error.to_string())
-    }
-}
-
-/// Whether what the kernel refused is a row for one peer.
-fn is_of_a_peer(failure: &Failure) -> bool {
-    match &failure.change {
-        Change::PutNeighbour(..) | Change::PutFdb(..) => true,
-        Change::PutRoute(_, route) => route.gateway.is_some(),
-        Change::DelRoute(..)
-        | Change::DelNeighbour(..)
-        | Change::DelFdb(..)
-        | Change::DelAddress(..)
-        | Change::DelLink(..)
-        | Change::AddLink(..)
-        | Change::SetLink(..)
-        | Change::AddAddress(..) => false,
+        if self.world.uplink_is_contested() {
+            self.passes.doubtful = true;
+            self.passes.due_at(Instant::now() + RETRY);
+        }
+        if !complete && self.passes.plan.is_some() {
+            let patience = self.passes.strife.pause().max(RETRY);
+            self.passes.due_at(Instant::now() + patience);
+        }
+        let contested = self.passes.contested();
+        self.world.faults.note(Code::Contested, contested);
+        if complete && !self.ready {
+            self.ready = true;
+            self.publish();
+            self.machine.tell(Notice::Ready);
+            tracing::info!(status = self.status_line, "ready");
+        }
+        self.publish();
+        if std::mem::take(&mut self.applying) {
+            self.reloading = false;
+            self.machine.tell(Notice::Ready);
+        }
     }
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use zbus::message::Header;
 use zbus::{Connection, fdo, interface};
 
 use super::text;
-use crate::service::status::{Command, PlannedChange, Status};
+use crate::cluster::subnet::Subnet;
+use crate::service::status::{Command, PlannedChange, RenumberError, Status};
 
 /// This node on the bus. Only `&self` methods and a shared status: a method that waits for the
 /// service keeps zbus's lock on the object, and must not hold up the properties.
@@ -33,6 +35,34 @@ pub(super) enum Error {
     Failed(String),
     /// The service is stopping.
     Unavailable(String),
+    /// The argument is not a subnet.
+    InvalidSubnet(String),
+    /// The node has the subnet that it should have.
+    NothingToRenumber(String),
+    /// The subnet is not one of the network.
+    OutsideNetwork(String),
+    /// Somebody has the subnet.
+    SubnetTaken(String),
+}
+
+impl From<String> for Error {
+    fn from(cause: String) -> Self {
+        Self::Failed(text(&cause))
+    }
+}
+
+impl From<RenumberError> for Error {
+    fn from(error: RenumberError) -> Self {
+        let cause = text(&error.to_string());
+        match error {
+            RenumberError::NothingToRenumber(_) => Self::NothingToRenumber(cause),
+            RenumberError::OutsideNetwork { .. } => Self::OutsideNetwork(cause),
+            RenumberError::SubnetTaken { .. } => Self::SubnetTaken(cause),
+            RenumberError::NoLease | RenumberError::UnderWay | RenumberError::Failed(_) => {
+                Self::Failed(cause)
+            }
+        }
+    }
 }
 
 /// The overlay network as this node has it: its lease, its health, and what to ask of it.
@@ -68,6 +98,32 @@ impl Manager {
             .await
             .map_err(|_| late())?;
         self.ask(Command::Plan).await.map(pairs)
+    }
+
+    /// Give this node's subnet up and take another: the given one, such as "100.96.3.0/24", or,
+    /// if it is empty, whichever the faults call for: one of a changed network, the one that the
+    /// configuration or a reservation asks for, or any but one that somebody else has taken.
+    /// Answers with the new subnet. The node's containers have to be started again. Only root
+    /// may call this.
+    #[zbus(out_args("subnet"))]
+    async fn renumber(
+        &self,
+        subnet: &str,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, Error> {
+        only_root(&header, connection).await?;
+        let invalid = || {
+            let shown: String = subnet.chars().take(100).collect();
+            Error::InvalidSubnet(format!("{shown:?} is not a subnet such as 100.96.1.0/24"))
+        };
+        let asked = match subnet {
+            "" => None,
+            text => Some(text.parse::<Ipv4Net>().map_err(|_| invalid())?),
+        };
+        let asked = asked.map(Subnet::new);
+        let taken = self.ask(|answer| Command::Renumber(asked, answer)).await?;
+        Ok(taken.to_string())
     }
 
     /// Everything that the service knows about itself and its peers at this moment, as a JSON
@@ -191,16 +247,16 @@ impl Manager {
 }
 
 impl Manager {
-    async fn ask<T>(
+    async fn ask<T, E: Into<Error>>(
         &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Command,
+        command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         let exchange = async {
             let sent = self.commands.send(command(answer)).await;
             sent.map_err(|_| stopping())?;
             let answer = answered.await.map_err(|_| stopping())?;
-            answer.map_err(|cause| Error::Failed(text(&cause)))
+            answer.map_err(Into::into)
         };
         let answer = timeout(ANSWER_LIMIT, exchange).await;
         answer.unwrap_or_else(|_| Err(late()))

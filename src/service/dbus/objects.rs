@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
+use zbus::fdo::RequestNameFlags;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, OwnedVariant, Variant, fdo};
 
@@ -40,18 +41,22 @@ impl Objects {
             commands: commands.clone(),
             plan_turn: Mutex::default(),
         };
-        let mut builder = bus
-            .builder()
-            // zbus would take the name from its owner, and give it to the next who asks
-            .replace_existing_names(false)
-            .allow_name_replacements(false)
-            .serve_at(ROOT, fdo::ObjectManager)
-            .serve_at(ROOT, manager);
+        // first of all: thousands of objects are not to be made for a bus that is not there
+        let connection = bus.builder().build().await?;
+        let server = connection.object_server();
         for (path, peer) in &peers {
-            builder = builder.serve_at(path.as_str(), Peer(peer.clone()));
+            server.at(path.as_str(), Peer(peer.clone())).await?;
         }
+        server.at(ROOT, manager).await?;
+        // last of all: it would announce each object that comes after it
+        server.at(ROOT, fdo::ObjectManager).await?;
+        // nobody is to wait for the name, nor to lose it
+        let only_if_free = RequestNameFlags::DO_NOT_QUEUE;
+        connection
+            .request_name_with_flags(NAME, only_if_free)
+            .await?;
         Ok(Self {
-            connection: builder.name(NAME).build().await?,
+            connection,
             published,
             peers,
         })
@@ -78,6 +83,9 @@ impl Objects {
     /// # Errors
     /// When the bus does not take it. The objects are then of no more use.
     pub(super) async fn update(&mut self, status: Status) -> zbus::Result<()> {
+        if Arc::ptr_eq(&self.published.borrow().peers, &status.peers) {
+            return self.change_manager(status).await;
+        }
         let server = self.connection.object_server();
         let before = std::mem::replace(&mut self.peers, by_path(&status.peers));
         for path in before.keys().filter(|path| !self.peers.contains_key(*path)) {

@@ -5,14 +5,6 @@ use super::*;
 use crate::service::status::{DatastoreStatus, State};
 
 #[test]
-fn pauses_double_up_to_half_a_minute() {
-    let mut backoff = Backoff::default();
-    let full: Vec<_> = (0..7).map(|_| backoff.pause(1.0).as_secs()).collect();
-    assert_eq!(full, [1, 2, 4, 8, 16, 30, 30]);
-    assert_eq!(Backoff::default().pause(0.0), Duration::from_millis(500));
-}
-
-#[test]
 fn no_bus_and_a_refused_name_are_different_news() {
     let taken = Loss::at_start(&zbus::Error::NameTaken);
     assert_eq!(taken.trouble, Trouble::NameRefused);
@@ -37,7 +29,11 @@ async fn a_bus_that_stays_away_is_said_once() {
     let (_status, seen) = watch::channel(status());
     let (commands, _service) = mpsc::channel(1);
     let nowhere = Bus::At("unix:path=/nonexistent/bus".to_owned());
-    let tried = timeout(Duration::from_secs(600), serve_on(nowhere, seen, commands)).await;
+    let tried = timeout(
+        Duration::from_secs(600),
+        serve_on(nowhere, seen, commands, Pulse::default()),
+    )
+    .await;
     assert!(tried.is_err(), "it ended");
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -91,7 +87,7 @@ fn status() -> Status {
             connected: false,
             revision: 0,
         },
-        peers: Vec::new(),
+        peers: Arc::default(),
         garbage: Vec::new(),
         last_reconcile_usec: None,
         repairs: 0,

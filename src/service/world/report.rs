@@ -1,14 +1,17 @@
 //! The world as outsiders see it.
 
+use std::sync::Arc;
+
 use super::{Tenure, World};
-use crate::cluster::lease::{BackendAttrs, Lease};
+use crate::cluster::lease::Lease;
 use crate::plan::{Path, Plan};
 use crate::service::faults::Code;
 use crate::service::status::{DatastoreStatus, GarbageStatus, PeerPath, PeerStatus, State, Status};
 
 impl World {
     /// All of it, for outsiders.
-    pub(in crate::service) fn status(&self, plan: Option<&Plan>) -> Status {
+    /// `peers` are those of [`World::peers`].
+    pub(in crate::service) fn status(&self, peers: Arc<Vec<PeerStatus>>) -> Status {
         let network = self.network.as_ref();
         let node = self.node();
         Status {
@@ -29,7 +32,7 @@ impl World {
                 connected: self.view.is_complete() && !self.faults.has(Code::Datastore),
                 revision: self.view.revision().0,
             },
-            peers: self.peers(plan),
+            peers,
             garbage: self
                 .view
                 .garbage()
@@ -44,8 +47,9 @@ impl World {
         }
     }
 
-    fn peers(&self, plan: Option<&Plan>) -> Vec<PeerStatus> {
-        let Some((own, plan)) = self.subnet().zip(plan) else {
+    /// Every other lease, and how the plan reaches it.
+    pub(in crate::service) fn peers(&self, plan: &Plan) -> Vec<PeerStatus> {
+        let Some(own) = self.subnet() else {
             return Vec::new();
         };
         let peer = |lease: &Lease| {
@@ -55,15 +59,11 @@ impl World {
                 Some(Path::None(obstacle)) => (PeerPath::None, Some(obstacle.to_string())),
                 None => (PeerPath::None, Some("not planned yet".to_owned())),
             };
-            let mac = match &lease.attrs.backend {
-                BackendAttrs::Vxlan(vtep) => vtep.mac.map(|mac| mac.to_string()),
-                BackendAttrs::Udp | BackendAttrs::HostGw | BackendAttrs::Other(_) => None,
-            };
             PeerStatus {
                 subnet: lease.subnet.to_string(),
                 public_ip: lease.attrs.public_ip,
                 backend: lease.attrs.backend.name().to_owned(),
-                mac,
+                mac: lease.attrs.backend.mac().map(|mac| mac.to_string()),
                 path,
                 obstacle,
             }

@@ -6,7 +6,7 @@ use super::World;
 use crate::cluster::acquire::{AcquireError, Claim, Held};
 use crate::cluster::allocate::Written;
 use crate::cluster::datastore::lease_key;
-use crate::cluster::lease::{Attrs, BackendAttrs};
+use crate::cluster::lease::{Attrs, BackendAttrs, Lease};
 use crate::cluster::subnet::Subnet;
 use crate::cluster::view::Record;
 use crate::service::clock::{Moment, usec};
@@ -22,8 +22,6 @@ pub(super) struct Tenure {
     pub(super) disturbed: bool,
 }
 
-/// A sign of life of the datastore comes at least every 30 seconds.
-const SILENCE: Duration = Duration::from_secs(90);
 /// Two clocks that are read one after the other differ by less.
 const SET: Duration = Duration::from_secs(2);
 
@@ -105,19 +103,28 @@ impl World {
                 self.retaken(since);
             }
             Ok(Claim::Taken(other)) => {
-                let text = format!(
-                    "{} is now leased to {} as {}; forwarding goes on, but one of the two must \
-                     give way",
-                    self.subnet()
-                        .map(|subnet| subnet.to_string())
-                        .unwrap_or_default(),
-                    other.attrs.public_ip,
-                    other.subnet
-                );
+                let text = self.conflict(&other);
+                self.taken_by = Some(other);
                 self.faults.clear(Code::Lease);
                 self.faults.note(Code::SubnetConflict, Some(text));
             }
         }
+    }
+
+    fn conflict(&self, other: &Lease) -> String {
+        let own = self.subnet().map(|own| own.to_string());
+        let mac = self.attrs().and_then(|attrs| attrs.backend.mac());
+        let clone = match mac.is_some() && other.attrs.backend.mac() == mac {
+            true => " (a clone of this machine, with its machine-id and state folder?)",
+            false => "",
+        };
+        format!(
+            "{} is now leased to {} as {}{clone}; forwarding goes on, but one of the two must give \
+             way: flannel-rs renumber",
+            own.unwrap_or_default(),
+            other.attrs.public_ip,
+            other.subnet
+        )
     }
 
     fn fits(&self, held: &Held) -> bool {
@@ -156,6 +163,8 @@ impl World {
         if let BackendAttrs::Vxlan(vtep) = &held.lease.attrs.backend {
             self.adopted = Some(*vtep);
         }
+        self.had_back(since);
+        self.taken_by = None;
         self.tenure = Some(Tenure {
             held,
             since,
@@ -171,36 +180,55 @@ impl World {
         if !self.tenure.as_ref().is_some_and(current) {
             return;
         }
-        let other = self
-            .config
-            .node
-            .subnet
-            .filter(|asked| self.subnet() != Some(*asked));
-        let text = other.map(|asked| {
-            let held = self
-                .subnet()
-                .map(|subnet| subnet.to_string())
-                .unwrap_or_default();
-            let network = self.network.as_ref();
-            if let Some(network) = network.filter(|network| !network.allows(asked)) {
-                let net = network.net;
-                return format!(
-                    "node.subnet asks for {asked}, for which {net} has no place; holding {held}"
-                );
-            }
-            match self
-                .view
-                .records()
-                .find(|record| record.lease.subnet.overlaps(asked))
-            {
-                Some(other) => format!(
-                    "node.subnet asks for {asked}, which {} has; holding {held}",
-                    other.lease.attrs.public_ip
-                ),
-                None => format!("node.subnet asks for {asked}, but this node has {held} already"),
-            }
-        });
+        let own = self.subnet();
+        let held = own.map(|own| own.to_string()).unwrap_or_default();
+        let named = self.config.node.subnet.filter(|to| Some(*to) != own);
+        let reserved = self.reservation().map(|record| record.lease.subnet);
+        let text = match (reserved, named) {
+            (Some(reserved), _) => Some(format!(
+                "{reserved} is reserved for this node's public IP, but it holds {held}; to move \
+                 there: flannel-rs renumber {reserved}"
+            )),
+            (None, Some(named)) => Some(self.why_not(named, &held)),
+            (None, None) => None,
+        };
         self.faults.note(Code::OtherSubnet, text);
+    }
+
+    /// The subnet that the administrator has reserved for this node, if it holds another.
+    pub(super) fn reservation(&self) -> Option<&Record> {
+        let public_ip = self.attrs()?.public_ip;
+        let tenure = self.tenure.as_ref()?;
+        let own = tenure.held.lease.subnet;
+        let network = self.refused.as_ref().or(self.network.as_ref())?;
+        // of two reservations one is as good as the other
+        let lacks = tenure.held.ttl.is_some() || !network.allows(own);
+        self.view.records().filter(|_| lacks).find(|record| {
+            record.reserved
+                && record.lease.subnet != own
+                && record.lease.attrs.public_ip == public_ip
+                && network.allows(record.lease.subnet)
+        })
+    }
+
+    /// Why this node has not got the subnet that its config asks for.
+    fn why_not(&self, asked: Subnet, held: &str) -> String {
+        let network = self.network.as_ref();
+        if let Some(network) = network.filter(|network| !network.allows(asked)) {
+            let net = network.net;
+            return format!(
+                "node.subnet asks for {asked}, for which {net} has no place; holding {held}"
+            );
+        }
+        let mut records = self.view.records();
+        let Some(other) = records.find(|record| record.lease.subnet.overlaps(asked)) else {
+            return format!(
+                "node.subnet asks for {asked}, but this node has {held} already; to move there: \
+                 flannel-rs renumber"
+            );
+        };
+        let holder = other.lease.attrs.public_ip;
+        format!("node.subnet asks for {asked}, which {holder} has; holding {held}")
     }
 
     /// Compares the own entry with what was written. A sighting older than the write is none.
@@ -220,9 +248,7 @@ impl World {
 
     /// Time has passed.
     pub(in crate::service) fn aged(&mut self, now: Moment) {
-        let heard = *self.heard.get_or_insert(now.since_boot);
-        let silence = now.since_boot.saturating_sub(heard);
-        if silence > SILENCE {
+        if let Some(silence) = self.trust.silence(now) {
             let text = format!(
                 "{} has not answered for {} s",
                 self.store_name,
