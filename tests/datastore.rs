@@ -10,6 +10,9 @@ mod etcd;
 #[path = "datastore/etcd_access.rs"]
 mod etcd_access;
 #[cfg(test)]
+#[path = "datastore/etcd_faults.rs"]
+mod etcd_faults;
+#[cfg(test)]
 #[path = "datastore/local.rs"]
 mod local;
 #[cfg(test)]

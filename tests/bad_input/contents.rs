@@ -1,7 +1,7 @@
 //! The network config is missing or malformed, or has no room for us.
 
+use std::thread;
 use std::time::Duration;
-use std::{fs, thread};
 
 use serde_json::Value;
 
@@ -126,55 +126,6 @@ fn a_network_config_that_becomes_malformed_changes_nothing() {
     }
     let tally = pings.finish();
     assert!(tally.lost.is_empty() && tally.sent >= 30, "{tally:?}");
-}
-
-#[test]
-fn a_network_without_a_place_for_the_own_subnet_is_not_moved_to() {
-    let Some((lab, nodes)) = two_nodes() else {
-        return;
-    };
-    let rows = nodes.each_ref().map(Node::rows);
-    let pings = lab.ping(1, 2);
-    lab.configure(r#"{"Network":"100.97.0.0/16","Backend":{"Type":"vxlan"}}"#);
-    for node in &nodes {
-        let number = node.number;
-        node.wait_for_status(&format!(
-            "renumber-required: the network config has changed to 100.97.0.0/16, which has no \
-             place for 100.96.{number}.0/24; the one before stays in force"
-        ));
-    }
-    assert_eq!(nodes.each_ref().map(Node::rows), rows);
-    assert_eq!(lab.leases(), ["100.96.1.0-24", "100.96.2.0-24"]);
-    lab.set_backend(VXLAN);
-    for node in &nodes {
-        node.wait_for_status("datastore ok");
-    }
-    let tally = pings.finish();
-    assert!(tally.lost.is_empty() && tally.sent >= 30, "{tally:?}");
-}
-
-#[test]
-fn without_a_free_subnet_it_waits_for_one() {
-    let Some(mut lab) = Lab::new(Shape::Flat) else {
-        return;
-    };
-    lab.start_etcd();
-    lab.configure(r#"{"Network":"100.96.0.0/22","SubnetLen":24,"Backend":{"Type":"vxlan"}}"#);
-    for number in 1..=3 {
-        lab.write_lease(&format!("100.96.{number}.0-24"), PEER, false);
-    }
-    let mut node = lab.node(1);
-    node.write_config("");
-    node.start();
-    node.wait_for_status(
-        "waiting; lease: no free subnet: all /24 subnets from 100.96.1.0 to 100.96.3.0 are \
-         leased; release leases of nodes that are gone, or widen the network",
-    );
-    assert!(node.is_running());
-    lab.delete_lease("100.96.2.0-24");
-    node.wait_until_ready();
-    assert_eq!(node.subnet_key(), "100.96.2.0-24");
-    assert!(fs::exists(node.folder().join("subnet.env")).unwrap());
 }
 
 #[test]

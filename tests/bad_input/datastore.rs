@@ -59,57 +59,6 @@ fn packets_flow_and_leases_stay_while_etcd_is_away() {
 }
 
 #[test]
-fn a_deleted_lease_is_claimed_again() {
-    let Some(lab) = Lab::with_backend(Shape::Flat, VXLAN) else {
-        return;
-    };
-    let nodes = ready(&lab, [1, 2]);
-    until("container 1 reaches container 2", || lab.reaches(1, 2));
-    let before = lab.lease("100.96.1.0-24").unwrap();
-    let rows = nodes[0].rows();
-    lab.delete_lease("100.96.1.0-24");
-    until("node1 has claimed its lease again", || {
-        lab.lease("100.96.1.0-24").is_some()
-    });
-    let after = lab.lease("100.96.1.0-24").unwrap();
-    assert_eq!(after.value, before.value);
-    assert!(after.ttl.is_some());
-    nodes[0].wait_for_status("100.96.1.0/24 vxlan, 1 of 1 peers, lease 23h59m, datastore ok");
-    assert_eq!(nodes[0].rows(), rows);
-    until("container 2 reaches container 1", || lab.reaches(2, 1));
-}
-
-#[test]
-fn a_lease_that_somebody_else_has_taken_is_left_to_them() {
-    let Some(lab) = Lab::with_backend(Shape::Flat, VXLAN) else {
-        return;
-    };
-    let nodes = ready(&lab, [1, 2]);
-    until("container 1 reaches container 2", || lab.reaches(1, 2));
-    let rows = nodes[0].rows();
-    let theirs = r#"{"PublicIP":"192.168.1.99","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}}"#;
-    lab.write_lease("100.96.1.0-24", theirs, false);
-    let written = lab.lease("100.96.1.0-24").unwrap();
-    nodes[0].wait_for_status(
-        "subnet-conflict: 100.96.1.0/24 is now leased to 192.168.1.99 as 100.96.1.0/24; \
-         forwarding goes on, but one of the two must give way",
-    );
-    thread::sleep(Duration::from_secs(2));
-    let now = lab.lease("100.96.1.0-24").unwrap();
-    assert_eq!((now.value, now.revision), (written.value, written.revision));
-    assert_eq!(nodes[0].rows(), rows);
-    lab.delete_lease("100.96.1.0-24");
-    nodes[0].wait_for_status("1 of 1 peers, lease 23h59m, datastore ok");
-    assert!(
-        lab.lease("100.96.1.0-24")
-            .unwrap()
-            .value
-            .contains("192.168.1.47")
-    );
-    until("container 2 reaches container 1", || lab.reaches(2, 1));
-}
-
-#[test]
 fn a_wrong_password_is_told_but_not_shown() {
     const RIGHT: &str = "correct-horse";
     const WRONG: &str = "battery-staple";

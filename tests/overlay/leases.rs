@@ -194,34 +194,6 @@ fn three_nodes_that_start_at_once_share_four_subnets() {
 }
 
 #[test]
-fn a_reservation_is_taken_and_stays_one() {
-    let Some(lab) = Lab::with_backend(Shape::Flat, VXLAN) else {
-        return;
-    };
-    let value = r#"{"PublicIP":"192.168.1.48","PublicIPv6":null,"BackendType":"vxlan"}"#;
-    lab.write_lease("100.96.77.0-24", value, true);
-    let (mut node1, mut node2) = (lab.node(1), lab.bare_node(2));
-    node2.write_config("[node]\nname = \"node2\"\n");
-    node1.start();
-    node2.start();
-    for round in 0..2 {
-        node1.wait_until_ready();
-        node2.wait_until_ready();
-        assert_eq!(node2.subnet_key(), "100.96.77.0-24");
-        assert_eq!(lab.leases(), ["100.96.1.0-24", "100.96.77.0-24"]);
-        let entry = lab.lease("100.96.77.0-24").unwrap();
-        assert_eq!(entry.ttl, None, "round {round}");
-        assert!(entry.value.contains("VtepMAC"), "{}", entry.value);
-        let line = node2.wait_for_status("reserved");
-        assert!(line.contains("100.96.77.0/24"), "{line}");
-        wait_until_bridges_reach_each_other(std::slice::from_ref(&node1));
-        node1.wait_for("ping -c1 -W1 -I 100.96.1.1 100.96.77.1", " 1 received");
-        node2.kill();
-        node2.start();
-    }
-}
-
-#[test]
 fn an_etcd_that_has_lost_everything_gets_its_leases_back() {
     let Some(mut lab) = Lab::with_backend(Shape::Flat, VXLAN) else {
         return;
@@ -279,27 +251,4 @@ fn an_etcd_that_has_lost_everything_forgets_a_dead_node_after_a_while() {
     );
     nodes[1].wait_for_end("ip route", "100.96.3.0/24");
     assert!(lab.reaches(1, 2) && lab.reaches(2, 1));
-}
-
-#[test]
-fn a_lease_that_somebody_takes_is_told_and_had_back_once_it_is_free() {
-    let Some(lab) = Lab::with_backend(Shape::Flat, VXLAN) else {
-        return;
-    };
-    let nodes = lab.start_all();
-    lab.wait_until_connected();
-    let (rows, own) = (nodes[0].rows(), lab.lease("100.96.1.0-24").unwrap().value);
-    let thief = own.replace("192.168.1.47", "192.168.1.99");
-    lab.write_lease("100.96.1.0-24", &thief, false);
-    let line = nodes[0].wait_for_status("subnet-conflict: 100.96.1.0/24 is now leased to ");
-    assert!(line.contains("192.168.1.99"), "{line}");
-    assert_eq!(nodes[0].rows(), rows);
-    assert_eq!(lab.lease("100.96.1.0-24").unwrap().value, thief);
-    lab.delete_lease("100.96.1.0-24");
-    until("the lease is back", || {
-        lab.lease("100.96.1.0-24")
-            .is_some_and(|entry| entry.value == own)
-    });
-    nodes[0].wait_for_status("datastore ok");
-    lab.wait_until_connected();
 }

@@ -151,37 +151,6 @@ fn a_reload_applies_a_good_config_and_rejects_a_bad_one() {
     assert_eq!(node.stop(), Some(0));
 }
 
-#[test]
-fn another_address_of_the_uplink_is_told_to_the_others() {
-    for backend in ["vxlan", "host-gw", "udp"] {
-        let json = format!(r#"{{"Type":"{backend}"}}"#);
-        let Some(lab) = Lab::with_backend(Shape::Flat, &json) else {
-            return;
-        };
-        let nodes = lab.start_all();
-        lab.wait_until_connected();
-        let leases = lab.leases();
-        nodes[2].must(
-            "ip address delete 192.168.1.49/24 dev eth0; ip address add 192.168.1.60/24 dev eth0
-             ip route replace default via 192.168.1.1",
-        );
-        until("the lease names the new address", || {
-            lab.lease("100.96.3.0-24")
-                .unwrap()
-                .value
-                .contains(r#""PublicIP":"192.168.1.60""#)
-        });
-        lab.wait_until_connected();
-        assert_eq!(lab.leases(), leases);
-        assert!(
-            !nodes[0].rows().contains("192.168.1.49"),
-            "{}",
-            nodes[0].rows()
-        );
-        nodes[2].wait_for_status("datastore ok");
-    }
-}
-
 /// sd_notify(3): the watchdog is fed when it is asked for, and a reload is announced and ended.
 #[test]
 fn the_service_manager_is_told() {

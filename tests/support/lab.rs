@@ -8,11 +8,13 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
 use super::node::Node;
-use super::process::{Pings, end, inside, must, shown, until};
+use super::process::{Pings, end, inside, must, pid, shown, until};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/lab/lab.sh");
 /// Where the lab's etcd listens: on the router, which all nodes reach in both shapes.
@@ -138,6 +140,12 @@ impl Lab {
         end(self.etcd.take());
     }
 
+    /// Sends a signal to etcd.
+    pub fn signal_etcd(&self, signal: Signal) {
+        let etcd = self.etcd.as_ref().expect("a running etcd");
+        kill(pid(etcd), signal).unwrap();
+    }
+
     /// Runs `etcdctl` and answers what it prints.
     pub fn etcdctl(&self, arguments: &[&str]) -> String {
         let output = self.try_etcdctl(arguments);
@@ -207,10 +215,19 @@ impl Lab {
             self.etcdctl(&["put", &key, value]);
             return;
         }
+        self.put_with_lease(&key, value, Duration::from_secs(600));
+    }
+
+    /// Writes a lease that lives for a while.
+    pub fn write_lease_for(&self, key: &str, value: &str, ttl: Duration) {
+        self.put_with_lease(&format!("{PREFIX}/subnets/{key}"), value, ttl);
+    }
+
+    fn put_with_lease(&self, key: &str, value: &str, ttl: Duration) {
         // "lease 694d8d1b5ae1b10a granted with TTL(600s)"
-        let granted = self.etcdctl(&["lease", "grant", "600"]);
+        let granted = self.etcdctl(&["lease", "grant", &ttl.as_secs().to_string()]);
         let id = granted.split_whitespace().nth(1).unwrap();
-        self.etcdctl(&["put", &key, value, &format!("--lease={id}")]);
+        self.etcdctl(&["put", key, value, &format!("--lease={id}")]);
     }
 
     /// Deletes a lease.
