@@ -1,20 +1,27 @@
 # make demo     three nodes on this machine; BACKEND=vxlan|host-gw|udp  STORE=local|etcd  SHAPE=flat|routed
 # make test     all tests; those that need root or network namespaces say so when they skip
 # make lint     formatting, lints, documentation, licences
+# make model    the model check with many more schedules: SEEDS=50000
 # make bench    the benchmarks
+# make fuzz     every fuzz target for FUZZ_SECONDS=60; FUZZ_TARGETS="lease config" runs only these
 # make install-deps     the Debian packages that tests and demo need, if one is missing
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 STORE ?= local
+SEEDS ?= 50000
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 CARGO_DENY := 0.20.2
+CARGO_FUZZ := 0.13.2
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
 # protoc and its includes: the etcd client is generated from etcd's own .proto files
 BUILD_PACKAGES := gcc libc6-dev protobuf-compiler libprotobuf-dev
 # etcd-server starts a service of its own where systemd runs, so only those who ask for it get it
 DEMO_PACKAGES := $(BUILD_PACKAGES) dbus iproute2 iperf3 iputils-ping $(if $(filter etcd,$(STORE)),etcd-server)
+FUZZ_PACKAGES := $(BUILD_PACKAGES) g++
 TEST_PACKAGES := $(DEMO_PACKAGES) etcd-client etcd-server procps tcpdump
 
 # $(call install,PACKAGES): asks apt only when one is missing
@@ -29,7 +36,7 @@ if [[ -n $$missing ]]; then \
 fi
 endef
 
-.PHONY: build demo test bench lint install-deps
+.PHONY: build demo test model bench fuzz lint install-deps
 
 build:
 	cargo build --release
@@ -42,11 +49,26 @@ demo:
 test:
 	cargo test
 
+# optimized, but with debug assertions and overflow checks as in `make test`
+model:
+	FLANNEL_RS_SEEDS=$(SEEDS) CARGO_PROFILE_TEST_OPT_LEVEL=2 cargo test --lib --target-dir target/model simulation -- --nocapture
+
 bench:
 	cargo bench
 
+# libFuzzer keeps what it finds in the first folder; the corpus stays as it is
+fuzz:
+	@$(call install,$(FUZZ_PACKAGES))
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz --version $(CARGO_FUZZ)
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/target/found/$$target; \
+		cargo fuzz run --sanitizer none $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1; \
+	done
+
 lint:
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --version $(CARGO_DENY)
