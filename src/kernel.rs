@@ -6,7 +6,7 @@
 //! gateway route for exactly our own subnet, which would take our containers' packets away, and a
 //! route with the same destination and metric as a wanted one.
 //!
-//! [`reconcile::converge`] is the only way to alter anything. It runs no tasks of its own; the
+//! [`reconcile::Reconciler`] is the only way to alter anything. It runs no tasks of its own; the
 //! sockets of [`netlink::Netlink`] have one, which ends with it.
 
 use std::collections::BTreeSet;

@@ -12,8 +12,8 @@
 //!          apply
 //! ```
 //!
-//! [`plan::plan`] is where leases become routes; [`kernel::reconcile::converge`] is where routes
-//! become true; [`service::daemon::run`] is the loop around both. `cluster`, `kernel` and `proxy`
+//! [`plan::plan`] is where leases become routes; [`kernel::reconcile::Reconciler`] is where routes
+//! become true; [`service::daemon`] is the loop around both. `cluster`, `kernel` and `proxy`
 //! do not know each other. `docs/architecture.md` says more.
 
 pub mod cli;

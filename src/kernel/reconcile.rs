@@ -160,7 +160,7 @@ fn within(scope: &Scope) -> Scope {
     }
 }
 
-/// What [`converge`] would do now, doing nothing.
+/// What [`Reconciler::converge`] would do now if it knew nothing, doing nothing.
 ///
 /// # Errors
 /// [`KernelError`] where the kernel could not be asked.

@@ -1,5 +1,5 @@
-//! The loop. Owns the world and decides; whatever may take its time is done by a [`Duty`] of its
-//! own, so that nothing holds the loop up.
+//! The loop. Owns the world and decides; whatever may take its time is done by a duty of its
+//! own, so that the loop itself never waits for anything.
 
 use std::future::pending;
 use std::pin::Pin;

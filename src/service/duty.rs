@@ -1,7 +1,7 @@
 //! Supervision: what the service must keep doing, and what happens when one of these duties
 //! fails or hangs.
 //!
-//! A duty is either a [`Post`], a task that never ends, or done in [`Rounds`], a task for each
+//! A duty is either a post, one task that never ends, or done in rounds, a task for each
 //! time. Both have a name and a budget. A task that panics, ends or outlasts its budget is a
 //! *lapse*: it is aborted, told, and begun anew after a jittered pause that doubles from lapse to
 //! lapse. A datastore or a bus that cannot be reached is no lapse: to find that out, and to say
