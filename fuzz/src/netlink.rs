@@ -11,10 +11,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use flannel_rs::kernel::change::Change;
-use flannel_rs::kernel::decode::{self, Names};
+use flannel_rs::kernel::decode::{self, Names, Nexthops};
 use flannel_rs::kernel::encode::{self, Indexes};
 use flannel_rs::kernel::state::{
-    Address, FdbEntry, Link, LinkKind, Neighbour, PROTOCOL, Route, RouteKey,
+    Address, FdbEntry, Link, LinkKind, Neighbour, Nexthop, PROTOCOL, Route, RouteKey,
 };
 use flannel_rs::mac::Mac;
 use ipnet::Ipv4Net;
@@ -28,7 +28,7 @@ pub fn netlink(mut data: &[u8]) {
     if let Some((bytes, _)) = data.split_first_chunk() {
         made(bytes).into_iter().for_each(written);
     }
-    while let Some((found, length)) = read(data) {
+    while let Some((found, length)) = read(data, &Nexthops::new()) {
         found.into_iter().for_each(written);
         data = data.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -41,12 +41,30 @@ fn written(change: Change) {
     let Some(request) = requests.into_iter().next() else {
         return;
     };
+    // an object without a gateway is somebody else's, and no row of ours leads through it
+    if matches!(&change, Change::PutRoute(_, route) if route.nexthop.is_some() && route.gateway.is_none())
+    {
+        return;
+    }
     let mut message = request.message;
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
-    let again = read(&bytes).and_then(|(found, _)| found);
+    let again = read(&bytes, &nexthops(&change)).and_then(|(found, _)| found);
     assert_eq!(again, Some(change));
+}
+
+/// What a route leads to through a nexthop object is not in its request.
+fn nexthops(change: &Change) -> Nexthops {
+    let Change::PutRoute(_, route) = change else {
+        return Nexthops::new();
+    };
+    let hop = route.gateway.map(|gateway| Nexthop {
+        link: route.link.clone(),
+        gateway,
+        onlink: route.onlink,
+    });
+    route.nexthop.zip(hop).into_iter().collect()
 }
 
 /// One row of each kind.
@@ -116,18 +134,18 @@ fn device(bytes: &[u8; 24], underlay: &str, local: Ipv4Addr) -> Link {
 }
 
 /// The row in the first message, as the change that makes it, and the message's length.
-fn read(data: &[u8]) -> Option<(Option<Change>, usize)> {
+fn read(data: &[u8], nexthops: &Nexthops) -> Option<(Option<Change>, usize)> {
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(data).ok()?;
     // one shorter than its own header would be read again and again
     let length = usize::try_from(message.header.length).ok()?.max(16);
     let found = match message.payload {
-        NetlinkPayload::InnerMessage(message) => row(&message),
+        NetlinkPayload::InnerMessage(message) => row(&message, nexthops),
         _ => None,
     };
     Some((found, length))
 }
 
-fn row(message: &RouteNetlinkMessage) -> Option<Change> {
+fn row(message: &RouteNetlinkMessage, nexthops: &Nexthops) -> Option<Change> {
     match message {
         RouteNetlinkMessage::NewLink(found) => {
             let mut link = decode::link(found, &names());
@@ -146,7 +164,7 @@ fn row(message: &RouteNetlinkMessage) -> Option<Change> {
             neighbour.or_else(fdb)
         }
         RouteNetlinkMessage::NewRoute(found) => {
-            let (mut key, route) = decode::route(found, &names(), &BTreeMap::new())?;
+            let (mut key, route) = decode::route(found, &names(), nexthops)?;
             // the kernel knows no destination with host bits
             key.destination = key.destination.trunc();
             Some(Change::PutRoute(key, route))
