@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::VXLAN;
 use crate::kernel::{BOUND, whole, within};
 use crate::support::lab::{Lab, Shape};
 use crate::support::node::Node;
-use crate::support::process::until;
+use crate::support::process::{PATIENCE, until};
 
 /// flanneld made the device anew with another MAC, told nobody, and left it without peers.
 #[test]
@@ -153,7 +153,10 @@ fn defect_13_ready_comes_after_lease_list_kernel_and_files() {
 
     let mut late = lab.node(2);
     late.start();
+    let began = Instant::now();
     while !late.is_ready() {
+        assert!(began.elapsed() < PATIENCE, "{}", late.status_line());
+        // what is missing at that moment must not have the time to come
         thread::sleep(Duration::from_millis(1));
     }
     let (rows, text) = (late.rows(), late.subnet_env());

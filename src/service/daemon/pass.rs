@@ -66,6 +66,7 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             }
             Err(error) => {
                 self.kernel_failed(&error);
+                self.passes.turn_away(&error.to_string());
                 self.passes.rounds.rest(RETRY);
                 None
             }
@@ -110,6 +111,7 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                 self.passes.kernel = None;
                 self.passes.hints = None;
                 self.lapsed(Duty::Reconcile, &reason);
+                self.passes.turn_away(&reason);
                 self.passes.doubtful = true;
                 self.passes.due_at(Instant::now());
                 self.conclude(false);

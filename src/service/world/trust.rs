@@ -13,7 +13,8 @@ use crate::service::faults::Code;
 
 /// How long the nodes get to claim their subnets again in a datastore that has forgotten them.
 pub(in crate::service) const REGROUP: Duration = Duration::from_secs(15);
-/// A datastore that shows nothing for longer, while something fails at it, was away.
+/// One that cannot be read for longer, or shows nothing for longer while our lease runs out, was
+/// away.
 const OUTAGE: Duration = Duration::from_secs(3);
 /// One that is well shows something, be it that nothing has happened, at least this often.
 const LIFE: Duration = Duration::from_secs(35);

@@ -190,6 +190,15 @@ impl<M: Machine> Passes<M> {
         self.planning.push(answer);
     }
 
+    /// Nobody is left waiting for an answer that may never come.
+    pub(super) fn turn_away(&mut self, reason: &str) {
+        let waiting = self.planning.drain(..).chain(self.reconciling.drain(..));
+        for answer in waiting {
+            // an asker that has gone away is nobody's concern
+            drop(answer.send(Err(reason.to_owned())));
+        }
+    }
+
     pub(in crate::service::daemon) fn abort(&mut self) {
         self.rounds.abort();
     }
