@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::{Digest, Sha256};
+
 /// A 48-bit Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac([u8; 6]);
@@ -25,6 +27,22 @@ impl Mac {
     pub const fn local(mut bytes: [u8; 6]) -> Self {
         bytes[0] = (bytes[0] & 0xfe) | 0x02;
         Self(bytes)
+    }
+
+    /// The local address that a name and a number stand for: the same on every machine and in every
+    /// version, so neither `realm`, which keeps apart names of different kinds, nor this may change.
+    #[must_use]
+    pub fn derived(realm: &str, name: &str, number: u32) -> Self {
+        let digest = Sha256::new()
+            .chain_update(realm)
+            .chain_update(name)
+            .chain_update(number.to_be_bytes())
+            .finalize();
+        let mut bytes = [0; 6];
+        for (byte, hashed) in bytes.iter_mut().zip(digest) {
+            *byte = hashed;
+        }
+        Self::local(bytes)
     }
 
     /// Whether one device can have it: no group address, and not all zeroes.

@@ -24,7 +24,7 @@ use crate::kernel::uplink::Uplink;
 use crate::mac::Mac;
 use crate::proxy::{Settings, table::Table};
 
-pub use subnet_env::previous_subnet;
+pub use subnet_env::{is_about, previous_network, previous_subnet};
 pub use vxlan::vtep_mac;
 
 /// This node: all that a plan depends on besides the peers.
@@ -53,10 +53,20 @@ pub struct Plan {
     pub proxy: Option<ProxyPlan>,
     /// Files for others, by path.
     pub files: BTreeMap<PathBuf, String>,
+    /// Files that must go, each if it still is about this subnet: only then they are ours.
+    pub obsolete: BTreeMap<PathBuf, Subnet>,
     /// How each peer is reached.
     pub paths: BTreeMap<Subnet, Path>,
     /// Why this node cannot do what its config asks of it, if so.
     pub objection: Option<String>,
+}
+
+impl Plan {
+    /// Whether nothing is wanted on this host.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kernel == KernelState::default() && self.proxy.is_none() && self.files.is_empty()
+    }
 }
 
 /// The udp data plane as it should run.

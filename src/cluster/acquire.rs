@@ -212,7 +212,7 @@ impl<'a, D: Datastore> Claimant<'a, D> {
     ///
     /// If the entry is not as we left it, looks again: a deleted, expired or unreadable entry is
     /// written once more, one that names our address is taken over, one of somebody else is left
-    /// alone.
+    /// alone. At revision 0, where nobody knows how we left it, what says the same is as we left it.
     ///
     /// # Errors
     /// [`AcquireError`]; the lease is still held until its time is up.
@@ -221,11 +221,12 @@ impl<'a, D: Datastore> Claimant<'a, D> {
         let lease = Lease { subnet, attrs };
         let mut fence = Fence::Unchanged(held.revision);
         let mut lives = held.ttl.map(|_| self.ttl);
-        for round in 0..ROUNDS {
+        let mut is_as_left = true;
+        for _ in 0..ROUNDS {
             if let Some(held) = write(self.store, &lease, fence, lives).await? {
-                return Ok(match round {
-                    0 => Claim::Held(held),
-                    _ => Claim::Retaken(held),
+                return Ok(match is_as_left {
+                    true => Claim::Held(held),
+                    false => Claim::Retaken(held),
                 });
             }
             let view = list(self.store).await?;
@@ -247,15 +248,54 @@ impl<'a, D: Datastore> Claimant<'a, D> {
                 Some(record) if record.lease.subnet == subnet && ours(record) => {
                     fence = Fence::Unchanged(record.revision);
                     lives = Some(self.ttl).filter(|_| !record.reserved);
+                    let unknown = held.revision == Revision::default();
+                    is_as_left &= unknown && record.lease == held.lease;
                 }
                 Some(other) => return Ok(Claim::Taken(other.lease.clone())),
                 None => {
+                    is_as_left = false;
                     let unreadable = view.garbage().get(&lease_key(subnet));
                     fence =
                         unreadable.map_or(Fence::Absent, |entry| Fence::Unchanged(entry.revision));
                     // a reservation that was deleted is none any more
                     lives = Some(self.ttl);
                 }
+            }
+        }
+        Err(AcquireError::Contended)
+    }
+
+    /// Gives the held lease back. One that was written anew by a call whose answer was lost says the
+    /// same as the held one, or `attrs`, and is ours as well. A reservation stays: it is the
+    /// administrator's to delete. A delete without an answer is looked after once. Says whether there
+    /// was anything to give back.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; the lease may or may not be gone.
+    pub async fn release(&mut self, held: &Held, attrs: &Attrs) -> Result<bool, AcquireError> {
+        let mut fence = held.revision;
+        for round in 0..ROUNDS {
+            self.pause(round).await;
+            let key = lease_key(held.lease.subnet);
+            let lost = match self.store.delete(&key, fence).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => None,
+                // it may have happened all the same
+                Err(error) => Some(error),
+            };
+            let view = match (list(self.store).await, &lost) {
+                (Ok(view), _) => view,
+                (Err(_), Some(lost)) => return Err(lost.clone().into()),
+                (Err(error), None) => return Err(error.into()),
+            };
+            let ours = |record: &&Record| {
+                let found = &record.lease.attrs;
+                !record.reserved && (*found == held.lease.attrs || found == attrs)
+            };
+            match (view.record(held.lease.subnet).filter(ours), lost) {
+                (Some(_), Some(lost)) => return Err(lost.into()),
+                (Some(record), None) => fence = record.revision,
+                (None, lost) => return Ok(lost.is_some()),
             }
         }
         Err(AcquireError::Contended)

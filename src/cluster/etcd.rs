@@ -228,11 +228,17 @@ impl Datastore for Etcd {
         let path = self.folder.key(key);
         let txn = Txn::new()
             .when([fence(&path, Fence::Unchanged(revision))])
-            .and_then([TxnOp::delete(path.clone(), Some(DeleteOptions::new()))])
+            .and_then([TxnOp::delete(
+                path.clone(),
+                Some(DeleteOptions::new().with_prev_key()),
+            )])
             .or_else([TxnOp::get(path, None)]);
         let answer = self.transact(&txn).await.map_err(doing)?;
         if !answer.value.succeeded() && answer.unsure && present(&answer.value).is_none() {
             return Err(doing(answer.doubt()));
+        }
+        if let Some(lease) = previous_lease(&answer.value) {
+            revoke_unused(&answer, lease).await;
         }
         Ok(answer.value.succeeded())
     }
@@ -260,12 +266,14 @@ fn present(response: &TxnResponse) -> Option<KeyValue> {
     }
 }
 
-/// The etcd lease of the entry that a write replaced.
+/// The etcd lease of the entry that was replaced or deleted.
 fn previous_lease(response: &TxnResponse) -> Option<i64> {
-    match response.op_responses().into_iter().next()? {
-        TxnOpResponse::Put(put) => Some(put.prev_key()?.lease()).filter(|lease| *lease != 0),
-        TxnOpResponse::Get(_) | TxnOpResponse::Delete(_) | TxnOpResponse::Txn(_) => None,
-    }
+    let lease = match response.op_responses().into_iter().next()? {
+        TxnOpResponse::Put(put) => put.prev_key()?.lease(),
+        TxnOpResponse::Delete(deleted) => deleted.prev_kvs().first()?.lease(),
+        TxnOpResponse::Get(_) | TxnOpResponse::Txn(_) => 0,
+    };
+    Some(lease).filter(|lease| *lease != 0)
 }
 
 impl Folder {

@@ -129,6 +129,10 @@ fn message(payload: impl Into<Message>, flags: u16) -> NetlinkMessage<Message> {
 
 /// Made down, so that it is never up without its mark and its settings. The kernel ignores an
 /// alias in the request that makes a link (`rtnl_create_link`).
+///
+/// A bridge follows the smallest MTU of its ports until somebody has changed its own
+/// (`BROPT_MTU_SET_BY_USER` in `br_change_mtu`). The one that it is made with does not count, nor
+/// does one that it has already, so it is made with its neighbour.
 fn add_link(name: &str, link: &Link, underlay: Option<u32>) -> Vec<Request> {
     let mut made = named(name);
     let kind = match link.kind {
@@ -158,7 +162,9 @@ fn add_link(name: &str, link: &Link, underlay: Option<u32>) -> Vec<Request> {
         info.push(LinkInfo::Data(InfoData::Vxlan(data)));
     }
     made.attributes.push(LinkAttribute::LinkInfo(info));
-    made.attributes.push(LinkAttribute::Mtu(link.mtu));
+    let is_bridge = link.kind == LinkKind::Bridge;
+    let mtu = if is_bridge { link.mtu ^ 1 } else { link.mtu };
+    made.attributes.push(LinkAttribute::Mtu(mtu));
     if let Some(mac) = link.mac {
         // An address given here is left alone by udev's MACAddressPolicy.
         let bytes = mac.bytes().to_vec();
@@ -171,6 +177,11 @@ fn add_link(name: &str, link: &Link, underlay: Option<u32>) -> Vec<Request> {
         ),
         accepted: &[],
     }];
+    if is_bridge {
+        let mut wanted = named(name);
+        wanted.attributes.push(LinkAttribute::Mtu(link.mtu));
+        requests.push(set(wanted));
+    }
     if link.marked {
         requests.push(mark(named(name)));
     }

@@ -1,10 +1,10 @@
 //! Makes the kernel's state what it should be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Change, Obstacle};
 use super::diff::{Diff, diff};
-use super::state::KernelState;
+use super::state::{Address, KernelState, Link};
 use super::{Failure, Kernel, KernelError, Scope};
 
 /// How often changes are made in one go, before it is left to the next.
@@ -23,6 +23,11 @@ pub struct Report {
     pub passes: usize,
     /// Whether the kernel, read back or trusted as [`Reconciler`] says, has all that can be had.
     pub settled: bool,
+    /// The links that are our business, as they are in the end. They are few, however many peers
+    /// there are.
+    pub links: BTreeMap<String, Link>,
+    /// The addresses on them.
+    pub addresses: BTreeSet<Address>,
 }
 
 impl Report {
@@ -136,6 +141,8 @@ async fn rounds<K: Kernel>(
         let refused: BTreeSet<&Change> = report.failed.iter().map(|f| &f.change).collect();
         let in_vain = !refused.is_empty() && changes.iter().all(|c| refused.contains(c));
         if report.settled || in_vain || report.passes == MAX_PASSES {
+            report.links.clone_from(&state.links);
+            report.addresses.clone_from(&state.addresses);
             *known = (report.is_complete()).then_some(Known { state, within });
             return Ok(report);
         }

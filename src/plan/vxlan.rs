@@ -1,7 +1,5 @@
 //! vxlan: one device, and for each peer a neighbour, a forwarding entry and a route.
 
-use sha2::{Digest, Sha256};
-
 use super::{Node, Obstacle, Path, Plan, host_gw};
 use crate::cluster::lease::{BackendAttrs, Lease, Vtep};
 use crate::cluster::network::Vxlan;
@@ -18,16 +16,7 @@ pub(super) const OVERHEAD: u32 = 50;
 /// leaves it alone (flannel#1155).
 #[must_use]
 pub fn vtep_mac(node_id: &str, vni: u32) -> Mac {
-    let digest = Sha256::new()
-        .chain_update("flannel-rs vtep ")
-        .chain_update(node_id)
-        .chain_update(vni.to_be_bytes())
-        .finalize();
-    let mut bytes = [0; 6];
-    for (byte, hashed) in bytes.iter_mut().zip(digest) {
-        *byte = hashed;
-    }
-    Mac::local(bytes)
+    Mac::derived("flannel-rs vtep ", node_id, vni)
 }
 
 pub(super) fn plan(node: &Node, options: &Vxlan, peers: &[&Lease], plan: &mut Plan) {

@@ -162,8 +162,11 @@ fn an_unknown_destination_is_reported_as_unreachable() {
         text.contains("From 100.96.1.0 ") && text.contains("Destination Net Unreachable"),
         "{text}"
     );
-    let counters = proxy.counters();
-    assert!(counters.no_route >= 1 && counters.unreachable_sent >= 1);
+    // what is sent is counted afterwards
+    eventually("the answer is counted", || {
+        let counters = proxy.counters();
+        counters.no_route >= 1 && counters.unreachable_sent >= 1
+    });
 
     let error = left.namespace.run(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();

@@ -262,6 +262,62 @@ async fn release_gives_the_lease_back() {
     assert!(store.list().await.unwrap().entries.is_empty());
 }
 
+async fn give_back(store: &Memory, held: &Held) -> bool {
+    let attrs = &held.lease.attrs;
+    claimant(store).release(held, attrs).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_lease_written_anew_by_a_lost_call_is_given_back_too() {
+    let store = Memory::new();
+    let held = join(&store, NODE1).await.unwrap();
+    store.lose_answers(1);
+    assert!(renew(&store, &held, NODE1).await.is_err());
+    assert!(!release(&store, &held).await.unwrap());
+    assert!(give_back(&store, &held).await);
+    assert!(store.list().await.unwrap().entries.is_empty());
+    assert!(!give_back(&store, &held).await);
+}
+
+#[tokio::test]
+async fn a_lease_is_given_back_though_the_answer_is_lost() {
+    let store = Memory::new();
+    let held = join(&store, NODE1).await.unwrap();
+    store.lose_answers(1);
+    assert!(give_back(&store, &held).await);
+    assert!(store.list().await.unwrap().entries.is_empty());
+}
+
+#[tokio::test]
+async fn neither_a_reservation_nor_the_lease_of_another_is_given_back() {
+    let store = Memory::new();
+    let held = join(&store, NODE1).await.unwrap();
+    overwrite(&store, &held, &attrs(NODE2).to_json()).await;
+    assert!(!give_back(&store, &held).await);
+    let reserved = Put {
+        key: &lease_key(held.lease.subnet),
+        value: &held.lease.attrs.to_json(),
+        fence: Fence::Unchanged(view(&store).await.revision()),
+        ttl: None,
+    };
+    store.put(reserved).await.unwrap();
+    assert!(!give_back(&store, &held).await);
+    assert_eq!(store.list().await.unwrap().entries.len(), 1);
+}
+
+/// As after a datastore was lost that may come back with another history.
+#[tokio::test]
+async fn a_lease_of_an_unknown_revision_is_known_by_what_it_says() {
+    let store = Memory::new();
+    let mut held = join(&store, NODE1).await.unwrap();
+    held.revision = Revision::default();
+    let claim = renew(&store, &held, NODE1).await.unwrap();
+    assert!(matches!(claim, Claim::Held(again) if again.lease == held.lease));
+    overwrite(&store, &held, &attrs(NODE2).to_json()).await;
+    let claim = renew(&store, &held, NODE1).await.unwrap();
+    assert!(matches!(claim, Claim::Taken(_)));
+}
+
 /// Nodes that come and go at random on one store: at no time do two hold one subnet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_nodes_on_few_subnets_never_share_one() {

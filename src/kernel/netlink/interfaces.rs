@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
 };
@@ -13,6 +12,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::Netlink;
 use crate::kernel::KernelError;
 use crate::kernel::decode::{self, Names};
+use crate::kernel::state::Link;
 use crate::kernel::uplink::{
     DefaultRoute, Interface, InterfaceAddress, Interfaces, Preference, Reach,
 };
@@ -24,18 +24,8 @@ impl Netlink {
     /// # Errors
     /// [`KernelError`] where the kernel could not be asked.
     pub async fn interfaces(&mut self, preference: &Preference) -> Result<Interfaces, KernelError> {
-        let links = self.links().await?;
-        let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
-        for message in &links {
-            if let Some(interface) = interface(message, &self.names) {
-                interfaces.insert(message.header.index, interface);
-            }
-        }
-        for (index, address) in self.interface_addresses().await? {
-            if let Some(interface) = interfaces.get_mut(&index) {
-                interface.addresses.push(address);
-            }
-        }
+        let is_anybodys = |link: &Link, name: &str| !link.marked && !is_flannels(name);
+        let interfaces = self.interfaces_that(is_anybodys).await?;
         let Preference {
             interface,
             regex,
@@ -54,6 +44,40 @@ impl Netlink {
                 None => None,
             },
         })
+    }
+
+    /// The interfaces that have a name as flanneld gives, and are not ours.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the kernel could not be asked.
+    pub async fn flannelds(&mut self) -> Result<Vec<Interface>, KernelError> {
+        let is_flannelds = |link: &Link, name: &str| !link.marked && is_flannels(name);
+        let interfaces = self.interfaces_that(is_flannelds).await?;
+        Ok(interfaces.into_values().collect())
+    }
+
+    async fn interfaces_that(
+        &mut self,
+        are: fn(&Link, &str) -> bool,
+    ) -> Result<BTreeMap<u32, Interface>, KernelError> {
+        let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
+        for message in &self.links().await? {
+            let link = decode::link(message, &self.names);
+            if let Some(name) = decode::name(message).filter(|name| are(&link, name)) {
+                let interface = Interface {
+                    name: name.to_owned(),
+                    mtu: link.mtu,
+                    addresses: Vec::new(),
+                };
+                interfaces.insert(message.header.index, interface);
+            }
+        }
+        for (index, address) in self.interface_addresses().await? {
+            if let Some(interface) = interfaces.get_mut(&index) {
+                interface.addresses.push(address);
+            }
+        }
+        Ok(interfaces)
     }
 
     async fn interface_addresses(&mut self) -> Result<Vec<(u32, InterfaceAddress)>, KernelError> {
@@ -102,16 +126,6 @@ impl Netlink {
             _ => Ok(None),
         }
     }
-}
-
-fn interface(message: &LinkMessage, names: &Names) -> Option<Interface> {
-    let name = decode::name(message)?;
-    let link = decode::link(message, names);
-    (!link.marked && !is_flannels(name)).then(|| Interface {
-        name: name.to_owned(),
-        mtu: link.mtu,
-        addresses: Vec::new(),
-    })
 }
 
 /// Whether a link, marked or not, has a name as flanneld gives: `flannel0`, `flannel.1`,

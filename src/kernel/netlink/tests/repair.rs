@@ -224,3 +224,26 @@ fn rows_of_a_link_that_goes_while_they_are_listed_are_none() {
         assert_eq!(seen.state, KernelState::default());
     });
 }
+
+/// The kernel adapts a bridge to its ports unless the MTU was set by somebody.
+#[test]
+fn a_bridge_keeps_its_mtu_whoever_joins_it() {
+    for (mtu, of_port) in [(1450, 1500), (1500, 1400), (1501, 1500)] {
+        in_namespace(move || async move {
+            let mut desired = bridge();
+            desired.links.get_mut("docker0").unwrap().mtu = mtu;
+            let mut kernel = Netlink::connect().unwrap();
+            let report = converged(&mut kernel, &desired).await;
+            assert_eq!(report.passes, 1);
+            for port in ["port0", "port1"] {
+                let veth = format!("mtu {of_port} type veth peer name end-{port}");
+                ip_run(&format!("link add {port} {veth}"));
+                ip_run(&format!("link set {port} master docker0"));
+                ip_run(&format!("link set {port} up"));
+            }
+            ip_run("link delete port0");
+            let seen = observed(&mut kernel, &desired).await;
+            assert_eq!(seen.links, desired.links);
+        });
+    }
+}
