@@ -7,6 +7,7 @@ pub mod acquire;
 pub mod allocate;
 pub mod datastore;
 pub mod etcd;
+pub mod fleet;
 mod json;
 pub mod lease;
 pub mod local;

@@ -3,11 +3,12 @@
 //! A TOML text becomes a [`Config`] in two steps. `raw` is the shape, read strictly by serde
 //! with the position of every value; the checks beside it turn that shape into types which
 //! cannot hold nonsense, and point at the offending text where they refuse. Neither does I/O, so
-//! `flannel-rs check` says the same on every host.
+//! `flannel-rs check FILE` says the same on every host.
 
 mod check;
 mod datastore;
 mod error;
+mod fleet;
 mod network;
 mod node;
 mod raw;
@@ -16,7 +17,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use datastore::{Datastore, Etcd, Identity, Local, Store, User};
+pub(crate) use check::log_level;
+pub use datastore::{CredentialError, Datastore, Etcd, Identity, Local, Store, User};
 pub use error::ConfigError;
 pub use node::{Interface, Node, Pattern};
 
@@ -29,7 +31,8 @@ pub struct Config {
     pub node: Node,
     /// Where the leases are.
     pub datastore: Datastore,
-    /// What to write to a datastore that holds no network config; never over another.
+    /// What to write to a datastore that holds no network config; never over another. A fleet
+    /// has no other.
     pub network: Option<Network>,
     /// The containers' bridge.
     pub docker: Docker,
@@ -85,13 +88,27 @@ impl Config {
     /// A config that is larger is refused unread; all options of the service fit in 4 kB.
     const MAX_BYTES: u64 = 1 << 20;
 
-    /// Reads the config in `file`.
+    /// Reads the config in `file`, for no host in particular: in a fleet, a node that has no name
+    /// in it is not looked for.
     ///
     /// # Errors
     /// When the file cannot be read, is not text, or is not a valid config. None of these goes
     /// away by itself: the process should end with `EX_CONFIG` (78), which the unit file takes
     /// as "do not restart".
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&Self::read(file)?, file)
+    }
+
+    /// Reads the config in `file` on the host with this name. In a fleet, `node` then has this
+    /// node's name, public IP and subnet, as the fleet has them.
+    ///
+    /// # Errors
+    /// As [`Config::load`], and when the fleet has no such node.
+    pub fn load_on(host: &str, file: &Path) -> Result<Self, ConfigError> {
+        Self::parse_on(Some(host), &Self::read(file)?, file)
+    }
+
+    fn read(file: &Path) -> Result<String, ConfigError> {
         let unread = |e: &std::io::Error| {
             ConfigError::whole_file(file, format!("the config cannot be read: {e}"))
         };
@@ -103,13 +120,12 @@ impl Config {
             let message = "larger than 1 MiB: this is no config of flannel-rs".to_owned();
             return Err(ConfigError::whole_file(file, message));
         }
-        let text = String::from_utf8(bytes).map_err(|e| {
+        String::from_utf8(bytes).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
             let line = 1 + e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
             let message = format!("line {line} is not UTF-8 text, which TOML has to be");
             ConfigError::whole_file(file, message)
-        })?;
-        Self::parse(&text, file)
+        })
     }
 
     /// Reads the config in `text`; `file` is named in errors and not touched.
@@ -117,9 +133,13 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its position and what would be right.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        Self::parse_on(None, text, file)
+    }
+
+    fn parse_on(host: Option<&str>, text: &str, file: &Path) -> Result<Self, ConfigError> {
         toml::from_str::<raw::Config>(text)
             .map_err(|e| error::Fault::from_toml(text, &e))
-            .and_then(raw::Config::check)
+            .and_then(|raw| raw.check(host))
             .map_err(|fault| fault.in_text(text, file))
     }
 }

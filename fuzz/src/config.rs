@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use flannel_rs::cluster::fleet::Roster;
 use flannel_rs::cluster::network::Network;
 use flannel_rs::config::{Config, ConfigError, Store};
 
@@ -41,9 +42,23 @@ fn accepted(config: &Config) {
     }
     match &config.datastore.store {
         Store::Local(local) => assert!(local.path.is_absolute()),
+        Store::Static(roster) => assert_members(roster),
         Store::Etcd(etcd) => {
             assert!(!etcd.endpoints.is_empty());
             etcd.endpoints.iter().for_each(|url| assert_url(url));
+        }
+    }
+}
+
+/// All with a place in the network, no two in the same.
+fn assert_members(roster: &Roster) {
+    let members: Vec<_> = roster.members.values().collect();
+    assert!(!members.is_empty());
+    for (at, member) in members.iter().enumerate() {
+        assert!(roster.network.allows(member.subnet));
+        for other in &members[..at] {
+            assert!(!member.subnet.overlaps(other.subnet));
+            assert_ne!(member.public_ip, other.public_ip);
         }
     }
 }

@@ -1,14 +1,16 @@
-//! The cluster's agreement in memory, for tests: several nodes share it, and it can fail.
+//! The cluster's agreement in memory: below a declared fleet, and for tests, where several nodes
+//! share it and it can fail.
 //!
 //! Time is Tokio's, so that it can be paused.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::Instant;
 
-use super::datastore::{Datastore, Event, Outcome, Put, Revision, Snapshot, StoreError};
+use super::datastore::{Datastore, Event, Fence, Outcome, Put, Revision, Snapshot, StoreError};
 use super::datastore::{Watch, WatchError};
 use super::local::ledger::{Ledger, Millis};
 
@@ -93,6 +95,35 @@ impl Memory {
     /// history goes back, and running watches with it.
     pub fn restore(&self, backup: Backup) {
         self.state().ledger = backup.0;
+        self.bell.send_replace(());
+    }
+
+    /// Makes these the entries, for ever, in as many changes as entries differ: what goes, goes
+    /// before what comes.
+    pub(super) fn declare(&self, entries: &BTreeMap<String, String>) {
+        let ledger = &mut self.state().ledger;
+        let before = ledger.snapshot().entries;
+        for entry in before.iter().filter(|e| !entries.contains_key(&e.key)) {
+            ledger.delete(&entry.key, entry.revision);
+        }
+        for (key, value) in entries {
+            let found = before.binary_search_by(|entry| entry.key.cmp(key));
+            let found = found.ok().and_then(|at| before.get(at));
+            if found.is_some_and(|entry| entry.value == value.as_bytes()) {
+                continue;
+            }
+            let fence = found.map_or(Fence::Absent, |entry| Fence::Unchanged(entry.revision));
+            let ttl = None;
+            ledger.put(
+                Put {
+                    key,
+                    value,
+                    fence,
+                    ttl,
+                },
+                0,
+            );
+        }
         self.bell.send_replace(());
     }
 

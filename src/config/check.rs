@@ -9,15 +9,22 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{Fault, nearest};
 use super::raw::{self, Text};
-use super::{Config, Docker, Lease, Log, Paths};
+use super::{Config, Docker, Lease, Log, Paths, Store, fleet};
 
 impl raw::Config {
-    pub(super) fn check(self) -> Result<Config, Fault> {
+    /// With the host's name, the host must find itself in a fleet.
+    pub(super) fn check(self, host: Option<&str>) -> Result<Config, Fault> {
         let network = self.network.map(super::network::check).transpose()?;
-        let node = self.node.0.check(network.as_ref())?;
+        let asked = self.node.0.clone();
+        let mut node = self.node.0.check(network.as_ref())?;
+        let kind = self.datastore.0.kind.as_ref().map(Spanned::span);
+        let datastore = self.datastore.0.check(network.as_ref())?;
+        if let Store::Static(roster) = &datastore.store {
+            fleet::join(roster, &asked, &mut node, host, kind.unwrap_or_default())?;
+        }
         Ok(Config {
             node,
-            datastore: self.datastore.0.check()?,
+            datastore,
             network,
             docker: self.docker.0.check()?,
             lease: self.lease.0.check()?,
@@ -99,31 +106,47 @@ impl raw::Paths {
 
 impl raw::Log {
     fn check(self) -> Result<Log, Fault> {
-        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
         let Some(text) = self.level else {
             let level = "info".to_owned();
             return Ok(Log { level });
         };
-        // tracing reads a misspelt level as the name of a target, and logs everything of it
-        for word in text.get_ref().split(',').map(str::trim) {
-            if !word.contains(['=', '[', ']']) && word.parse::<LevelFilter>().is_err() {
-                let hint = nearest(word, LEVELS.into_iter())
-                    .map(|level| format!("did you mean \"{level}\"? "))
-                    .unwrap_or_default();
-                let reason = format!(
-                    "{hint}expected off, error, warn, info, debug or trace, \
-                     or directives such as \"info,flannel_rs::kernel=debug\""
-                );
-                return Err(Fault::value(&text, "level", &reason));
-            }
+        match log_level(text.get_ref()) {
+            Ok(()) => Ok(Log {
+                level: text.into_inner(),
+            }),
+            Err(reason) => Err(Fault::value(&text, "level", &reason)),
         }
-        if let Err(e) = EnvFilter::builder().parse(text.get_ref()) {
-            return Err(Fault::value(&text, "level", &e.to_string()));
-        }
-        Ok(Log {
-            level: text.into_inner(),
-        })
     }
+}
+
+/// Whether `text` is a level or directives as in [`Log::level`].
+///
+/// # Errors
+/// Why it is not, in a text for people that names what there is.
+pub(crate) fn log_level(text: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    const EXPECTED: &str = "expected off, error, warn, info, debug or trace, \
+                            or directives such as \"info,flannel_rs::kernel=debug\"";
+    /// Far more than anybody needs; each target is compared with at every event.
+    const LENGTH: usize = 1000;
+    if text.len() > LENGTH || text.contains(char::is_control) {
+        return Err(EXPECTED.to_owned());
+    }
+    // tracing reads a misspelt level as the name of a target, and logs everything of it; and an
+    // empty one as "error"
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    for word in text.split(',').map(str::trim) {
+        if !word.contains(['=', '[', ']']) && !is_level(word) {
+            let hint = nearest(word, LEVELS.into_iter())
+                .map(|level| format!("did you mean \"{level}\"? "))
+                .unwrap_or_default();
+            return Err(format!("{hint}{EXPECTED}"));
+        }
+    }
+    EnvFilter::builder()
+        .parse(text)
+        .map(drop)
+        .map_err(|_| EXPECTED.to_owned())
 }
 
 /// A path that means the same whatever folder the service was started in.

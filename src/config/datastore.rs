@@ -1,12 +1,16 @@
 //! `[datastore]`: where the leases are.
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
 use super::check::absolute;
 use super::error::{Fault, nearest};
+use super::fleet;
 use super::raw::{self, Text};
+use crate::cluster::fleet::Roster;
+use crate::cluster::network::Network;
 
 /// Where the leases are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub enum Store {
     Etcd(Etcd),
     /// A file, for the nodes of one machine.
     Local(Local),
+    /// Nothing: the leases are declared here, the same on every host.
+    Static(Roster),
 }
 
 /// How to reach an etcd cluster.
@@ -37,6 +43,18 @@ pub struct Etcd {
     pub identity: Option<Identity>,
     /// Whom to log in as.
     pub user: Option<User>,
+}
+
+/// A path names a credential, and there are none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{key} = \"{}\" names a systemd credential, but $CREDENTIALS_DIRECTORY is not set: start the \
+     service by a unit with LoadCredential={}:FILE, or give the path of the file",
+    path.display(), path.file_name().unwrap_or_default().display()
+)]
+pub struct CredentialError {
+    key: &'static str,
+    path: PathBuf,
 }
 
 /// A client certificate.
@@ -64,8 +82,43 @@ pub struct Local {
     pub path: PathBuf,
 }
 
+impl Etcd {
+    /// The same with each path below `%d/` moved to the folder of the unit's credentials, which
+    /// is `$CREDENTIALS_DIRECTORY` (systemd.exec(5), and `%d` in systemd.unit(5)).
+    ///
+    /// # Errors
+    /// When there is such a path and no folder.
+    pub fn with_credentials(mut self, folder: Option<&Path>) -> Result<Self, CredentialError> {
+        let identity = self.identity.iter_mut();
+        let identity = identity.flat_map(|identity| {
+            [
+                ("cert-file", &mut identity.cert_file),
+                ("key-file", &mut identity.key_file),
+            ]
+        });
+        let ca = self.ca_file.iter_mut().map(|path| ("ca-file", path));
+        let user = self.user.iter_mut();
+        let password = user.map(|user| ("password-file", &mut user.password_file));
+        for (key, path) in ca.chain(identity).chain(password) {
+            let Ok(name) = path.strip_prefix(CREDENTIALS) else {
+                continue;
+            };
+            let Some(folder) = folder else {
+                let path = path.clone();
+                return Err(CredentialError { key, path });
+            };
+            *path = folder.join(name);
+        }
+        Ok(self)
+    }
+}
+
+/// What stands for the folder of credentials in a path, as in unit files.
+const CREDENTIALS: &str = "%d";
+
 impl raw::Datastore {
-    pub(super) fn check(self) -> Result<Datastore, Fault> {
+    pub(super) fn check(self, network: Option<&Network>) -> Result<Datastore, Fault> {
+        const TYPES: &str = "expected \"etcd\", \"local\" or \"static\"";
         let prefix = match &self.prefix {
             None => "/coreos.com/network".to_owned(),
             Some(text) => prefix(text)?,
@@ -78,39 +131,21 @@ impl raw::Datastore {
             None | Some((_, "etcd")) => Store::Etcd(self.etcd()?),
             Some((_, "local")) => Store::Local(self.local()?),
             Some((text, "static")) => {
-                let reason = "not in this version of flannel-rs, expected \"etcd\" or \"local\"";
-                return Err(Fault::value(text, "type", reason));
+                self.refuse("\"static\", which is the list of nodes", &["nodes"])?;
+                Store::Static(fleet::roster(text, &self.nodes, network)?)
             }
             Some((text, other)) => {
-                let hint = nearest(other, ["etcd", "local"].into_iter())
+                let hint = nearest(other, ["etcd", "local", "static"].into_iter())
                     .map(|near| format!("did you mean \"{near}\"? "))
                     .unwrap_or_default();
-                let reason = format!("{hint}expected \"etcd\" or \"local\"");
-                return Err(Fault::value(text, "type", &reason));
+                return Err(Fault::value(text, "type", &format!("{hint}{TYPES}")));
             }
         };
         Ok(Datastore { prefix, store })
     }
 
     fn local(self) -> Result<Local, Fault> {
-        let endpoints = self.endpoints.as_ref().map(Spanned::span);
-        let span = |text: &Text| text.as_ref().map(Spanned::span);
-        for (key, span) in [
-            ("endpoints", endpoints),
-            ("ca-file", span(&self.ca_file)),
-            ("cert-file", span(&self.cert_file)),
-            ("key-file", span(&self.key_file)),
-            ("username", span(&self.username)),
-            ("password-file", span(&self.password_file)),
-        ] {
-            if let Some(span) = span {
-                let message = format!(
-                    "{key} does not go with type = \"local\", which is a file: \
-                     remove it, or use type = \"etcd\""
-                );
-                return Err(Fault::new(span, message));
-            }
-        }
+        self.refuse("\"local\", which is a file", &["path", "prefix"])?;
         let path = match &self.path {
             None => PathBuf::from("/var/lib/flannel-rs/store.json"),
             Some(text) => absolute(text, "path")?,
@@ -118,17 +153,51 @@ impl raw::Datastore {
         Ok(Local { path })
     }
 
+    /// Errs at the first key that a datastore of this kind does not have.
+    fn refuse(&self, kind: &str, own: &[&str]) -> Result<(), Fault> {
+        fn span<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {
+            value.as_ref().map(Spanned::span)
+        }
+        let given = [
+            ("endpoints", span(&self.endpoints)),
+            ("prefix", span(&self.prefix)),
+            ("path", span(&self.path)),
+            ("ca-file", span(&self.ca_file)),
+            ("cert-file", span(&self.cert_file)),
+            ("key-file", span(&self.key_file)),
+            ("username", span(&self.username)),
+            ("password-file", span(&self.password_file)),
+            ("nodes", fleet::place(&self.nodes)),
+        ];
+        let mut foreign = given.into_iter().filter(|(key, _)| !own.contains(key));
+        let Some((key, span)) = foreign.find_map(|(key, span)| Some((key, span?))) else {
+            return Ok(());
+        };
+        let whose = match key {
+            "nodes" => "static",
+            "path" => "local",
+            _ => "etcd",
+        };
+        let message =
+            format!("{key} does not go with type = {kind}: remove it, or use type = \"{whose}\"");
+        Err(Fault::new(span, message))
+    }
+
     fn etcd(self) -> Result<Etcd, Fault> {
         if let Some(path) = &self.path {
             let message = "path goes with type = \"local\" only: an etcd is named by endpoints";
             return Err(Fault::new(path.span(), message));
         }
+        if let Some(span) = fleet::place(&self.nodes) {
+            let message = "nodes goes with type = \"static\" only: an etcd holds the leases itself";
+            return Err(Fault::new(span, message));
+        }
         let (cert, key) = (&self.cert_file, &self.key_file);
         let identity = match both(("cert-file", cert), ("key-file", key))? {
             None => None,
             Some((cert, key)) => Some(Identity {
-                cert_file: absolute(cert, "cert-file")?,
-                key_file: absolute(key, "key-file")?,
+                cert_file: secret(cert, "cert-file")?,
+                key_file: secret(key, "key-file")?,
             }),
         };
         let (name, password) = (&self.username, &self.password_file);
@@ -139,11 +208,11 @@ impl raw::Datastore {
             }
             Some((name, password)) => Some(User {
                 name: name.get_ref().clone(),
-                password_file: absolute(password, "password-file")?,
+                password_file: secret(password, "password-file")?,
             }),
         };
         let ca_file = self.ca_file.as_ref();
-        let ca_file = ca_file.map(|text| absolute(text, "ca-file")).transpose()?;
+        let ca_file = ca_file.map(|text| secret(text, "ca-file")).transpose()?;
         let endpoints = self.endpoints()?;
         Ok(Etcd {
             endpoints,
@@ -174,6 +243,20 @@ impl raw::Datastore {
         }
         Ok(endpoints)
     }
+}
+
+/// An absolute path, or `%d/` and the name of a credential, which systemd allows no slash in.
+fn secret(text: &Spanned<String>, key: &str) -> Result<PathBuf, Fault> {
+    let path = Path::new(text.get_ref());
+    let Ok(name) = path.strip_prefix(CREDENTIALS) else {
+        return absolute(text, key);
+    };
+    let name = name.to_str().unwrap_or_default();
+    if name.is_empty() || name == ".." || name.contains(['/', '\0', ':']) {
+        let reason = "expected %d/ and the name of a credential, such as \"%d/etcd-key\"";
+        return Err(Fault::value(text, key, reason));
+    }
+    Ok(path.to_owned())
 }
 
 type Named<'a> = (&'static str, &'a Text);

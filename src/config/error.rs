@@ -145,6 +145,7 @@ fn in_words_of_toml(message: &str) -> String {
         found => found,
     };
     let expected = expected.replace("a sequence", "an array");
+    let expected = expected.replace("a map", "a table");
     format!("invalid type: {found}, expected {expected}")
 }
 

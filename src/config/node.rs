@@ -88,13 +88,8 @@ impl Eq for Pattern {}
 
 impl raw::Node {
     pub(super) fn check(self, network: Option<&Network>) -> Result<Node, Fault> {
-        if let Some(name) = &self.name {
-            let odd = |c: char| c == '/' || c.is_control() || c.is_whitespace();
-            let text = name.get_ref();
-            if text.is_empty() || text.len() > 253 || text.contains(odd) {
-                let reason = "expected a host name: 1 to 253 bytes without blanks and /";
-                return Err(Fault::value(name, "name", reason));
-            }
+        if let Some(name) = self.name.as_ref().filter(|name| !is_name(name.get_ref())) {
+            return Err(Fault::value(name, "name", NAME));
         }
         let interface = self.interface()?;
         let public_ip = match &self.public_ip {
@@ -145,6 +140,15 @@ impl raw::Node {
     }
 }
 
+/// What a node may be called.
+pub(super) const NAME: &str = "expected a host name: 1 to 253 bytes without blanks and /";
+
+/// Whether a node may be called so.
+pub(super) fn is_name(text: &str) -> bool {
+    let odd = |c: char| c == '/' || c.is_control() || c.is_whitespace();
+    !text.is_empty() && text.len() <= 253 && !text.contains(odd)
+}
+
 fn named(text: &Spanned<String>) -> Result<Interface, Fault> {
     match text.get_ref().parse() {
         Ok(IpAddr::V4(address)) => Ok(Interface::Address(address)),
@@ -171,7 +175,11 @@ fn matching(text: &Spanned<String>) -> Result<Interface, Fault> {
     Ok(Interface::Matching(Pattern(regex)))
 }
 
-fn public_ip(text: &Spanned<String>, network: Option<&Network>) -> Result<Ipv4Addr, Fault> {
+/// An address that peers can send to.
+pub(super) fn public_ip(
+    text: &Spanned<String>,
+    network: Option<&Network>,
+) -> Result<Ipv4Addr, Fault> {
     const REASON: &str =
         "expected an IPv4 address that the other nodes can send to, such as \"192.168.1.47\"";
     let error = |reason: &str| Fault::value(text, "public-ip", reason);
@@ -189,7 +197,8 @@ fn public_ip(text: &Spanned<String>, network: Option<&Network>) -> Result<Ipv4Ad
     }
 }
 
-fn subnet(text: &Spanned<String>, network: Option<&Network>) -> Result<Subnet, Fault> {
+/// A subnet that the network has a place for.
+pub(super) fn subnet(text: &Spanned<String>, network: Option<&Network>) -> Result<Subnet, Fault> {
     let error = |reason: &str| Fault::value(text, "subnet", reason);
     let net: Ipv4Net = (text.get_ref().parse())
         .map_err(|_| error("expected an IPv4 subnet such as \"100.96.1.0/24\""))?;

@@ -1,5 +1,6 @@
 //! The shape of the file: tables, keys and TOML types, with the position of every value.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -11,6 +12,7 @@ use toml::Spanned;
 pub(super) type Text = Option<Spanned<String>>;
 pub(super) type Number = Option<Spanned<i64>>;
 pub(super) type Switch = Option<Spanned<bool>>;
+pub(super) type Nodes = BTreeMap<Spanned<String>, Table<Member>>;
 
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -24,7 +26,7 @@ pub(super) struct Config {
     pub(super) log: Table<Log>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Clone, Deserialize, Default)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Node {
     pub(super) name: Text,
@@ -48,6 +50,14 @@ pub(super) struct Datastore {
     pub(super) key_file: Text,
     pub(super) username: Text,
     pub(super) password_file: Text,
+    pub(super) nodes: Option<Nodes>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Member {
+    pub(super) public_ip: Text,
+    pub(super) subnet: Text,
 }
 
 #[derive(Deserialize, Default)]

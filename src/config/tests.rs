@@ -207,6 +207,36 @@ fn local_and_prefixes() {
     assert_eq!(datastore("prefix = \"a/b\"").prefix, "a/b");
 }
 
+#[test]
+fn credentials_lie_in_the_folder_of_the_unit() {
+    let text = "[datastore]\nendpoints = [\"https://etcd\"]\nca-file = \"/etc/ca.pem\"\n\
+                cert-file = \"%d/cert\"\nkey-file = \"%d/key\"\n\
+                username = \"root\"\npassword-file = \"%d/password\"\n";
+    let Store::Etcd(etcd) = parse(text).unwrap().datastore.store else {
+        panic!("not etcd");
+    };
+    let moved = etcd.clone().with_credentials(Some(Path::new("/run/c")));
+    let moved = moved.unwrap();
+    assert_eq!(moved.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
+    let identity = moved.identity.unwrap();
+    assert_eq!(identity.cert_file, Path::new("/run/c/cert"));
+    assert_eq!(identity.key_file, Path::new("/run/c/key"));
+    let password = moved.user.unwrap().password_file;
+    assert_eq!(password, Path::new("/run/c/password"));
+    assert_eq!(
+        etcd.with_credentials(None).unwrap_err().to_string(),
+        "cert-file = \"%d/cert\" names a systemd credential, but $CREDENTIALS_DIRECTORY is not \
+         set: start the service by a unit with LoadCredential=cert:FILE, or give the path of the file"
+    );
+    let plain = Etcd {
+        ca_file: Some("/etc/ca.pem".into()),
+        endpoints: Vec::new(),
+        identity: None,
+        user: None,
+    };
+    assert_eq!(plain.clone().with_credentials(None), Ok(plain));
+}
+
 /// `errors.txt` holds inputs, each with the exact text that it is answered with.
 #[test]
 fn errors_say_where_and_what_would_be_right() {
@@ -290,9 +320,10 @@ fn the_examples_are_valid() {
     assert_eq!(backend("vxlan.toml"), Backend::Vxlan(Vxlan::default()));
     assert_eq!(backend("udp.toml"), Backend::Udp { port: 8285 });
     assert_eq!(backend("local.toml"), Backend::Vxlan(Vxlan::default()));
+    assert_eq!(backend("static.toml"), Backend::Vxlan(Vxlan::default()));
     let examples = std::fs::read_dir(&folder).unwrap();
     let toml = examples.filter(|f| f.as_ref().unwrap().path().extension() == Some("toml".as_ref()));
-    assert_eq!(toml.count(), 4, "an example that is not tested");
+    assert_eq!(toml.count(), 5, "an example that is not tested");
 }
 
 /// The position lies in the text, and the carets under the line.
