@@ -5,8 +5,10 @@
 //! read a [`status::Status`] and send a [`status::Command`]; nobody else touches the state.
 //!
 //! Tasks: the loop ([`daemon`]), the watch of the datastore (`watcher`), at most one errand to
-//! the datastore at a time, the D-Bus facade ([`dbus`]), and the threads of the data plane.
+//! the datastore at a time, the D-Bus facade ([`dbus`]), and the threads of the data plane
+//! and of the log ([`journal`]).
 
+mod cleanup;
 mod clock;
 pub mod daemon;
 mod dataplane;
@@ -15,6 +17,8 @@ pub mod dry_run;
 pub mod duty;
 mod faults;
 mod files;
+mod interfaces;
+pub mod journal;
 mod machine;
 mod memory;
 mod notify;

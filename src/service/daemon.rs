@@ -6,27 +6,28 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use errand::Errands;
-use pass::{Passes, hint};
+use pass::{Asker, Passes, Releaser, Renumberer, hint};
 
 use super::duty::{Duty, Post, Pulse};
 use super::faults::Code;
+use super::journal::Occasion;
 use super::machine::Machine;
 use super::memory::Identity;
 use super::notify::Notice;
 use super::signals::Signal;
-use super::status::{Command, RenumberError, State, Status};
+use super::status::{Command, News, State, Status};
 use super::watcher::{Sighting, Watcher};
 use super::world::{REGROUP, World};
 use crate::cluster::datastore::{Datastore, Event};
-use crate::cluster::subnet::Subnet;
 use crate::config::Config;
 
 mod errand;
 mod pass;
+mod withdrawal;
 
 /// A burst of events becomes one pass: at most this long after the first.
 const SETTLE: Duration = Duration::from_millis(10);
@@ -57,12 +58,17 @@ struct Daemon<M: Machine, D> {
     store: Arc<D>,
     reload: Reload,
     status: watch::Sender<Status>,
+    news: broadcast::Sender<News>,
     status_line: String,
+    /// The one in force: the config's, unless somebody has asked for another.
+    log_level: String,
     relist: Arc<Notify>,
     relist_at: Option<Instant>,
     errands: Errands,
     /// Who has asked for another subnet.
-    renumbering: Option<oneshot::Sender<Result<Subnet, RenumberError>>>,
+    renumbering: Option<Renumberer>,
+    /// Who has asked to give the lease back.
+    releasing: Option<Releaser>,
     passes: Passes<M>,
     watch: Post,
     bus: Post,
@@ -81,6 +87,8 @@ pub struct Ends {
     pub status: watch::Receiver<Status>,
     /// What outsiders ask for.
     pub commands: mpsc::Sender<Command>,
+    /// To subscribe to what happens.
+    pub news: broadcast::Sender<News>,
 }
 
 /// Runs the service until it is told to stop.
@@ -135,12 +143,15 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         let mut world = World::new(parts.config, parts.identity, parts.store.name());
         let fault = kept.map(|error| error.to_string());
         world.faults.note(Code::State, fault);
+        let log_level = world.config.log.level.clone();
         let status = watch::channel(world.status(Arc::default())).0;
         let store = Arc::new(parts.store);
         let relist = Arc::new(Notify::new());
+        let news = broadcast::channel(16).0;
         let ends = Ends {
             status: status.subscribe(),
             commands,
+            news: news.clone(),
         };
         let facade = parts.facade;
         let bus = Box::new(move |pulse| facade(ends.clone(), pulse));
@@ -149,13 +160,16 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         Self {
             errands: Errands::new(machine.dice()),
             renumbering: None,
+            releasing: None,
             passes: Passes::new(machine.dice()),
             machine,
             world,
             store,
             reload: parts.reload,
             status,
+            news,
             status_line: String::new(),
+            log_level,
             relist,
             relist_at: None,
             watch,
@@ -253,7 +267,7 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         match command {
             // an asker that has gone away is nobody's concern
             Command::Reload(answer) => drop(answer.send(self.reload())),
-            Command::Reconcile(answer) => self.passes.ask_to_reconcile(answer),
+            Command::Reconcile(answer) => self.passes.ask_to_reconcile(Asker::Changes(answer)),
             Command::Plan(answer) => self.passes.ask_for_plan(answer),
             Command::Renumber(subnet, answer) => match self.world.renumber(subnet) {
                 Ok(()) => {
@@ -262,6 +276,9 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                 }
                 Err(error) => drop(answer.send(Err(error))),
             },
+            Command::Release(answer) => self.release(answer),
+            Command::Cleanup(answer) => self.clean_up(answer),
+            Command::SetLogLevel(level, answer) => drop(answer.send(self.set_log_level(level))),
         }
     }
 
@@ -281,25 +298,50 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             self.machine.tell(Notice::Reloading);
             self.reloading = true;
         }
-        let result = (self.reload)().map(|config| self.world.reconfigure(config));
-        if let Err(error) = &result {
-            self.world.faults.note(Code::Config, Some(error.clone()));
+        let result = (self.reload)().and_then(|config| self.reconfigure(config));
+        match &result {
+            Ok(()) => tracing::info!(message_id = Occasion::Reloaded.id(), "reloaded"),
+            Err(error) => self.world.faults.note(Code::Config, Some(error.clone())),
         }
+        // a node that had withdrawn needs a lease
+        self.errands.hurry();
         self.passes.doubt();
         self.publish();
         result
+    }
+
+    /// A log level that somebody has asked for meanwhile stays, unless the config has another one
+    /// than before.
+    fn reconfigure(&mut self, config: Config) -> Result<(), String> {
+        let level = config.log.level.clone();
+        let is_new = level != self.world.config.log.level;
+        self.world.reconfigure(config);
+        if is_new {
+            self.set_log_level(level)?;
+        }
+        Ok(())
+    }
+
+    fn set_log_level(&mut self, level: String) -> Result<(), String> {
+        self.machine.set_log_level(&level)?;
+        self.log_level = level;
+        self.publish();
+        Ok(())
     }
 
     fn publish(&mut self) {
         let now = self.machine.now();
         let mut status = self.world.status(self.passes.peers());
         status.state = match self.ready {
+            _ if self.world.is_withdrawn() => State::Withdrawn,
             false => State::Waiting,
             true if self.passes.is_complete() && self.world.faults.is_empty() => State::Running,
             true => State::Degraded,
         };
+        status.interfaces = self.passes.interfaces();
         status.last_reconcile_usec = self.passes.last_reconcile_usec();
         status.repairs = self.passes.repairs();
+        status.log_level.clone_from(&self.log_level);
         let line = status.line(now.wall_usec);
         if line != self.status_line {
             self.machine.tell(Notice::Status(&line));
@@ -319,7 +361,12 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             .send_modify(|status| status.state = State::Stopping);
         self.errands.abort();
         self.passes.abort();
-        tracing::info!("stopping; the lease and the data path stay");
+        tracing::info!(
+            message_id = Occasion::Stopping.id(),
+            subnet = self.world.subnet().map(tracing::field::display),
+            "{}",
+            self.world.farewell()
+        );
     }
 }
 

@@ -1,5 +1,7 @@
 //! What would be changed, without changing it.
 
+use std::path::Path;
+
 use super::clock;
 use super::memory::Memory;
 use super::status::PlannedChange;
@@ -10,7 +12,7 @@ use crate::kernel::change::{Change, Obstacle};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::state::KernelState;
 use crate::kernel::{Kernel, KernelError, Scope, reconcile};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 
 /// The changes to kernel and files that would make the host what the plan says.
 ///
@@ -25,23 +27,34 @@ pub async fn pending<K: Kernel>(
     let mut changes = diff.changes;
     changes.extend(made_by_the_proxy(&plan.kernel, &diff.obstacles));
     changes.sort();
-    let rows = changes.iter().map(|change| {
-        let text = change.to_string();
-        let (verb, object) = text.split_once(' ').unwrap_or((&text, ""));
-        PlannedChange {
-            verb: verb.to_owned(),
-            object: object.to_owned(),
-        }
-    });
+    let rows = changes.iter().map(in_words);
     let stale = plan
         .files
         .iter()
         .filter(|(path, text)| !std::fs::read(path).is_ok_and(|found| found == text.as_bytes()));
-    let files = stale.map(|(path, _)| PlannedChange {
-        verb: "write".to_owned(),
-        object: format!("file {}", path.display()),
+    let files = stale.map(|(path, _)| of_a_file("write", path));
+    let obsolete = plan.obsolete.iter().filter(|(path, subnet)| {
+        std::fs::read_to_string(path).is_ok_and(|found| plan::is_about(&found, **subnet))
     });
-    Ok(rows.chain(files).collect())
+    let obsolete = obsolete.map(|(path, _)| of_a_file("delete", path));
+    Ok(rows.chain(files).chain(obsolete).collect())
+}
+
+/// A change to the kernel, for people.
+pub(super) fn in_words(change: &Change) -> PlannedChange {
+    let text = change.to_string();
+    let (verb, object) = text.split_once(' ').unwrap_or((&text, ""));
+    PlannedChange {
+        verb: verb.to_owned(),
+        object: object.to_owned(),
+    }
+}
+
+fn of_a_file(verb: &str, path: &Path) -> PlannedChange {
+    PlannedChange {
+        verb: verb.to_owned(),
+        object: format!("file {}", path.display()),
+    }
 }
 
 /// Rtnetlink makes no TUN device, so a difference leaves out one that is missing, and all that

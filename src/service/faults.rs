@@ -2,9 +2,12 @@
 //! changes or goes, however often it is noticed in between.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use super::duty::Duty;
+use super::journal::Occasion;
 use super::status::Fault;
+use crate::cluster::subnet::Subnet;
 
 /// What can be wrong. The name is stable: operators match on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +81,52 @@ impl Code {
     }
 }
 
+impl Code {
+    /// Those that somebody may want to be called for have a number of their own.
+    const fn raised(self) -> Occasion {
+        match self {
+            Self::Datastore => Occasion::DatastoreLost,
+            Self::SubnetConflict => Occasion::SubnetConflict,
+            Self::Config => Occasion::ReloadRefused,
+            Self::Uplink
+            | Self::NetworkConfig
+            | Self::RenumberRequired
+            | Self::Lease
+            | Self::LeaseExpired
+            | Self::OtherSubnet
+            | Self::State
+            | Self::Kernel
+            | Self::ForeignLink
+            | Self::Proxy
+            | Self::Files
+            | Self::Backend
+            | Self::Peers
+            | Self::Forwarding
+            | Self::Contested
+            | Self::Lapse(_) => Occasion::FaultRaised,
+        }
+    }
+
+    fn cleared(self) -> Occasion {
+        if self == Self::Datastore {
+            Occasion::DatastoreBack
+        } else {
+            Occasion::FaultCleared
+        }
+    }
+}
+
+/// What a fault is about, for those who filter the journal by it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Subject {
+    /// The own subnet.
+    pub(super) subnet: Option<Subnet>,
+    /// Somebody else's.
+    pub(super) peer: Option<Subnet>,
+    /// Where that one's packets go.
+    pub(super) public_ip: Option<Ipv4Addr>,
+}
+
 /// The faults by code, at most one each.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
@@ -108,13 +157,18 @@ impl Faults {
     /// Sets or clears the fault `code`. Only a change of state is logged; a text that changes
     /// under a standing fault goes to the debug log, so that a count in it cannot flood.
     pub(super) fn note(&mut self, code: Code, text: Option<String>) {
+        self.note_of(Subject::default(), code, text);
+    }
+
+    /// As [`Faults::note`], of something that has a name.
+    pub(super) fn note_of(&mut self, subject: Subject, code: Code, text: Option<String>) {
         match text {
-            Some(text) => self.stand(code, text),
+            Some(text) => self.stand(subject, code, text),
             None => self.clear(code),
         }
     }
 
-    fn stand(&mut self, code: Code, text: String) {
+    fn stand(&mut self, subject: Subject, code: Code, text: String) {
         let name = code.name();
         if let Some(standing) = self.standing.get_mut(&code) {
             standing.times += 1;
@@ -130,15 +184,21 @@ impl Faults {
         };
         let words = self.words.entry(code).or_insert(fresh);
         let told = words.left > 0;
-        if !told {
-            words.unsaid += 1;
-        } else if words.unsaid > 0 {
+        if told {
             words.left -= 1;
-            let unsaid = std::mem::take(&mut words.unsaid);
-            tracing::warn!(fault = name, unsaid, "{text} (it keeps coming and going)");
+            let unsaid = Some(std::mem::take(&mut words.unsaid)).filter(|unsaid| *unsaid > 0);
+            let again = unsaid.map_or("", |_| " (it keeps coming and going)");
+            tracing::warn!(
+                message_id = code.raised().id(),
+                fault = name,
+                subnet = subject.subnet.map(tracing::field::display),
+                peer = subject.peer.map(tracing::field::display),
+                public_ip = subject.public_ip.map(tracing::field::display),
+                unsaid,
+                "{text}{again}"
+            );
         } else {
-            words.left -= 1;
-            tracing::warn!(fault = name, "{text}");
+            words.unsaid += 1;
         }
         let times = 1;
         let standing = Standing { text, times, told };
@@ -149,6 +209,7 @@ impl Faults {
         let name = code.name();
         if let Some(standing) = self.standing.remove(&code).filter(|fault| fault.told) {
             tracing::info!(
+                message_id = code.cleared().id(),
                 fault = name,
                 times = standing.times,
                 "{name} is right again"

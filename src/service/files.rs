@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A file could not be written. What stood there before still does.
+/// A file could not be written, or removed. What stood there before still does.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}{}", path.display(), hint(source))]
 pub(super) struct FileError {
@@ -59,6 +59,26 @@ pub(super) fn write(path: &Path, text: &str) -> Result<bool, FileError> {
     Ok(true)
 }
 
+/// Removes a file if what it says is `obsolete`. Says whether anything had to be done.
+///
+/// # Errors
+/// [`FileError`].
+pub(super) fn remove(path: &Path, obsolete: impl Fn(&str) -> bool) -> Result<bool, FileError> {
+    let failed = |source| FileError {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::read_to_string(path) {
+        Ok(text) if obsolete(&text) => fs::remove_file(path).map(|()| true).map_err(failed),
+        Ok(_) => Ok(false),
+        // what is no text is none of ours
+        Err(error) if [ErrorKind::NotFound, ErrorKind::InvalidData].contains(&error.kind()) => {
+            Ok(false)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
 fn fill(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(text.as_bytes())?;
@@ -82,6 +102,19 @@ mod tests {
         assert_eq!(mode & 0o777, 0o644);
         let siblings = fs::read_dir(path.parent().unwrap()).unwrap().count();
         assert_eq!(siblings, 1);
+    }
+
+    #[test]
+    fn removes_what_is_obsolete_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("subnet.env");
+        assert!(!remove(&path, |_| true).unwrap());
+        fs::write(&path, "A=1\n").unwrap();
+        assert!(!remove(&path, |text| text == "A=2\n").unwrap());
+        assert!(remove(&path, |text| text == "A=1\n").unwrap());
+        assert!(!path.exists());
+        fs::write(&path, [0xff]).unwrap();
+        assert!(!remove(&path, |_| true).unwrap());
     }
 
     #[test]

@@ -10,14 +10,16 @@ use rand::rngs::StdRng;
 use super::clock::{self, Moment};
 use super::dataplane::DataPlane;
 use super::files::{self, FileError};
+use super::journal::Valve;
 use super::memory::{Identity, Memory};
 use super::notify::{self, Notice};
 use super::signals::{Signal, Signals};
 use crate::cluster::allocate::Written;
+use crate::cluster::subnet::Subnet;
 use crate::kernel::netlink::{Hints, Netlink};
 use crate::kernel::uplink::{Interfaces, Preference};
 use crate::kernel::{Kernel, KernelError};
-use crate::plan::ProxyPlan;
+use crate::plan::{self, ProxyPlan};
 
 /// A machine: its kernel, files, clocks and service manager. There is the real one, [`Host`],
 /// and one that is made up, in the simulation. Clones are the same machine.
@@ -66,6 +68,12 @@ pub(super) trait Machine: Clone + Send + Sync + 'static {
     /// [`FileError`].
     fn write(&self, path: &Path, text: &str) -> Result<(), FileError>;
 
+    /// Removes a file if it is about this subnet.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    fn remove(&self, path: &Path, about: Subnet) -> Result<(), FileError>;
+
     /// Keeps what the next start should know.
     ///
     /// # Errors
@@ -74,6 +82,12 @@ pub(super) trait Machine: Clone + Send + Sync + 'static {
 
     /// Tells the service manager.
     fn tell(&self, notice: Notice<'_>);
+
+    /// Logs at another level from now on.
+    ///
+    /// # Errors
+    /// In a text for people.
+    fn set_log_level(&self, level: &str) -> Result<(), String>;
 
     /// Now.
     fn now(&self) -> Moment;
@@ -88,16 +102,18 @@ pub(super) struct Host {
     memory: Memory,
     data_plane: Arc<Mutex<DataPlane>>,
     signals: Arc<Mutex<Signals>>,
+    log: Valve,
 }
 
 impl Host {
     /// # Errors
     /// When no signals can be had.
-    pub(super) fn new(memory: Memory) -> std::io::Result<Self> {
+    pub(super) fn new(memory: Memory, log: Valve) -> std::io::Result<Self> {
         Ok(Self {
             memory,
             data_plane: Arc::default(),
             signals: Arc::new(Mutex::new(Signals::listen()?)),
+            log,
         })
     }
 }
@@ -153,6 +169,10 @@ impl Machine for Host {
         files::write(path, text).map(drop)
     }
 
+    fn remove(&self, path: &Path, about: Subnet) -> Result<(), FileError> {
+        files::remove(path, |text| plan::is_about(text, about)).map(drop)
+    }
+
     fn remember(&self, identity: &Identity, written: Option<Written>) -> Result<(), FileError> {
         self.memory.keep(identity)?;
         written.map_or(Ok(()), |written| self.memory.remember(written))
@@ -160,6 +180,10 @@ impl Machine for Host {
 
     fn tell(&self, notice: Notice<'_>) {
         notify::tell(notice);
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        self.log.set(level)
     }
 
     fn now(&self) -> Moment {

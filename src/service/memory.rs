@@ -35,6 +35,15 @@ pub(super) struct Identity {
     pub(super) previous: Option<Subnet>,
 }
 
+impl Identity {
+    /// The subnet that the files for others speak of, if it was this service that wrote them: a
+    /// lease of another subnet says that somebody else has written since.
+    pub(super) fn left_behind(&self) -> Option<Subnet> {
+        let ours = |subnet: &Subnet| self.last.is_none_or(|last| last.subnet == *subnet);
+        self.previous.filter(ours)
+    }
+}
+
 /// `lease.json`.
 #[derive(Serialize, Deserialize)]
 struct LeaseFile {
@@ -57,9 +66,7 @@ impl Memory {
     /// service may have left.
     #[must_use]
     pub(super) fn identity(&self, name: Option<&str>, subnet_env: &Path) -> Identity {
-        let host_name = || nix::unistd::gethostname().ok()?.into_string().ok();
-        let name = name.map(str::to_owned).or_else(host_name);
-        let name = name.unwrap_or_else(|| "localhost".to_owned());
+        let name = name.map_or_else(host_name, str::to_owned);
         let subnet_env = fs::read_to_string(subnet_env).ok();
         let ours = !self.is_foreign();
         if !ours {
@@ -159,6 +166,13 @@ impl Memory {
         let text = serde_json::to_string(&file).unwrap_or_default() + "\n";
         files::write(&self.folder.join("lease.json"), &text).map(drop)
     }
+}
+
+/// What the host calls itself.
+pub(super) fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok();
+    let name = name.and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// 32 hexadecimal digits. The machine id itself is not to be published (machine-id(5)), so it goes

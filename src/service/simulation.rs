@@ -8,17 +8,21 @@
 //!
 //! `FLANNEL_RS_SEEDS` says how many seeds are tried; `make model` tries many.
 //!
-//! A seed makes a schedule: nodes join, leave, crash and are cut off, leases expire and are
+//! A seed makes a schedule: nodes join, withdraw, crash and are cut off, leases expire and are
 //! stolen, the datastore fails, forgets and is restored, the network config changes, and somebody
 //! fumbles with every machine. At each step no node may overwrite another's lease. When all is
 //! quiet again each node has the subnet that it had, its kernel is equal to the plan, nothing
 //! foreign was touched, nothing is wrong and every duty is alive.
 
+mod arrival;
+mod chatter;
 mod cluster;
+mod departure;
 mod machine;
 mod outage;
 mod schedule;
 mod store;
+mod withdrawal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,32 +1,26 @@
 //! From a config file to a running service, or to a dry run of one.
 
-use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-use nix::unistd::geteuid;
+use claim::claim_namespace;
 use tokio::runtime;
-use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
-use super::daemon::{self, Ends, Parts};
+use super::cleanup;
+use super::daemon::{self, Ends, Parts, Reload};
 use super::dbus;
 use super::dry_run;
+use super::journal::{Log, Occasion, Valve};
 use super::machine::Host;
-use super::memory::Memory;
+use super::memory::{Memory, host_name};
 use super::status::PlannedChange;
 use crate::cluster::datastore::{Datastore, StoreError};
 use crate::cluster::etcd::{Credentials, Etcd, EtcdOptions, TlsFiles};
+use crate::cluster::fleet::Fleet;
 use crate::cluster::local::Local;
-use crate::config::{self, Config, ConfigError, Store};
+use crate::config::{self, Config, ConfigError, CredentialError, Store};
+
+mod claim;
 
 /// The service could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +28,9 @@ pub enum StartError {
     /// The config is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The config names a credential, and there are none.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// A file that the config names is wrong.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -47,6 +44,12 @@ pub enum StartError {
         "flannel-rs is already running in this network namespace; two would fight over its links"
     )]
     AlreadyRunning,
+    /// What is to be cleaned up after is still there.
+    #[error(
+        "flannel-rs is running in this network namespace, and would put everything back; to have \
+         it clean up: flannel-rs cleanup, without --config"
+    )]
+    StillRunning,
     /// The system refused something else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -58,9 +61,9 @@ impl StartError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Store(_) => 78,
+            Self::Config(_) | Self::Credential(_) | Self::Store(_) => 78,
             Self::NotPermitted => 77,
-            Self::AlreadyRunning => 75,
+            Self::AlreadyRunning | Self::StillRunning => 75,
             Self::Other(_) => 71,
         }
     }
@@ -71,28 +74,65 @@ impl StartError {
 /// # Errors
 /// [`StartError`].
 pub fn run(path: &Path) -> Result<(), StartError> {
-    let config = Config::load(path)?;
-    start_log(&config.log.level);
+    let config = load(path)?;
+    let log = Log::start(&config.log.level).map_err(anyhow::Error::from)?;
     may_administer()?;
-    let _only_one = claim_namespace()?;
-    let path = path.to_owned();
+    let _only_one = claim_namespace(StartError::AlreadyRunning)?;
+    let reload = reload(path.to_owned());
     match &config.datastore.store {
         Store::Etcd(options) => {
             let store = etcd(options, &config.datastore.prefix)?;
-            serve(config, path, store)
+            serve(config, reload, store, log.valve())
         }
         Store::Local(options) => {
             let store = Local::open(&options.path)?;
-            serve(config, path, store)
+            serve(config, reload, store, log.valve())
+        }
+        Store::Static(roster) => {
+            let store = Fleet::new(roster);
+            let declared = store.clone();
+            let reload = move || {
+                let config = reload()?;
+                if let Store::Static(roster) = &config.datastore.store {
+                    declared.declare(roster);
+                }
+                Ok(config)
+            };
+            serve(config, Box::new(reload), store, log.valve())
         }
     }
 }
 
-fn serve<D: Datastore>(config: Config, path: PathBuf, store: D) -> Result<(), StartError> {
+/// Checks the config at `path` for all hosts, or, without one, this host's.
+///
+/// # Errors
+/// [`StartError::Config`].
+pub fn check(path: Option<&Path>) -> Result<(), StartError> {
+    match path {
+        Some(path) => Config::load(path)?,
+        None => load(Path::new(Config::FILE))?,
+    };
+    Ok(())
+}
+
+fn load(path: &Path) -> Result<Config, ConfigError> {
+    Config::load_on(&host_name(), path)
+}
+
+fn reload(path: PathBuf) -> Reload {
     // a fault is one line; the rest of the text shows the place in the file
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-    let reload = move || Config::load(&path).map_err(|error| first_line(error.to_string()));
+    Box::new(move || load(&path).map_err(|error| first_line(error.to_string())))
+}
+
+fn serve<D: Datastore>(
+    config: Config,
+    reload: Reload,
+    store: D,
+    valve: Valve,
+) -> Result<(), StartError> {
     tracing::info!(
+        message_id = Occasion::Started.id(),
         version = env!("CARGO_PKG_VERSION"),
         datastore = store.name(),
         "starting"
@@ -100,14 +140,14 @@ fn serve<D: Datastore>(config: Config, path: PathBuf, store: D) -> Result<(), St
     runtime()?.block_on(async {
         let memory = Memory::new(config.paths.state.clone());
         let identity = memory.identity(config.node.name.as_deref(), &config.paths.subnet_env);
-        let machine = Host::new(memory).map_err(anyhow::Error::from)?;
+        let machine = Host::new(memory, valve).map_err(anyhow::Error::from)?;
         let facade = |ends: Ends, pulse| -> Pin<Box<dyn Future<Output = ()> + Send>> {
-            Box::pin(dbus::serve(ends.status, ends.commands, pulse))
+            Box::pin(dbus::serve(ends, pulse))
         };
         let parts = Parts {
             config,
             identity,
-            reload: Box::new(reload),
+            reload,
             machine,
             store,
             facade: Box::new(facade),
@@ -122,7 +162,7 @@ fn serve<D: Datastore>(config: Config, path: PathBuf, store: D) -> Result<(), St
 /// # Errors
 /// [`StartError`].
 pub fn plan(path: &Path) -> Result<Vec<PlannedChange>, StartError> {
-    let config = Config::load(path)?;
+    let config = load(path)?;
     match &config.datastore.store {
         Store::Etcd(options) => {
             let store = etcd(options, &config.datastore.prefix)?;
@@ -132,10 +172,30 @@ pub fn plan(path: &Path) -> Result<Vec<PlannedChange>, StartError> {
             let store = Local::open(&options.path)?;
             Ok(runtime()?.block_on(dry_run::fresh(config, store))?)
         }
+        Store::Static(roster) => {
+            let store = Fleet::new(roster);
+            Ok(runtime()?.block_on(dry_run::fresh(config, store))?)
+        }
     }
 }
 
+/// Removes what a service that runs no more has left on this host, also where neither the
+/// datastore nor the bus can be reached. Answers with what was removed; what is not ours stays,
+/// and so does the lease.
+///
+/// # Errors
+/// [`StartError`]; [`StartError::StillRunning`] while the service runs, which would put
+/// everything back.
+pub fn cleanup(path: &Path) -> Result<Vec<PlannedChange>, StartError> {
+    let config = Config::load(path)?;
+    may_administer()?;
+    let _only_one = claim_namespace(StartError::StillRunning)?;
+    Ok(runtime()?.block_on(cleanup::sweep(&config))?)
+}
+
 fn etcd(options: &config::Etcd, prefix: &str) -> Result<Etcd, StartError> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let options = options.clone().with_credentials(credentials.as_deref())?;
     let identity = options.identity.as_ref();
     let tls = TlsFiles {
         ca: options.ca_file.clone(),
@@ -162,89 +222,18 @@ fn runtime() -> Result<runtime::Runtime, anyhow::Error> {
         .build()?)
 }
 
-/// Logs to the journal when stderr is the journal's socket, else to stderr.
-fn start_log(level: &str) {
-    // a bare level is about this service, not about what its libraries have to say
-    let bare = level.parse::<LevelFilter>().is_ok();
-    let directives = match bare {
-        true => format!("warn,flannel_rs={level}"),
-        false => level.to_owned(),
-    };
-    let filter = || EnvFilter::new(&directives);
-    let journal = is_journal()
-        .then(tracing_journald::layer)
-        .and_then(Result::ok);
-    let registry = tracing_subscriber::registry();
-    match journal {
-        Some(journal) => {
-            let priorities = PriorityMappings {
-                // the layer's own default files INFO under "notice"
-                info: Priority::Informational,
-                debug: Priority::Debug,
-                ..PriorityMappings::new()
-            };
-            let journal = journal
-                .with_field_prefix(None)
-                .with_priority_mappings(priorities);
-            registry.with(journal.with_filter(filter())).init();
-        }
-        None => {
-            let stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-            let stderr = stderr.with_target(false).with_ansi(false);
-            registry.with(stderr.with_filter(filter())).init();
-        }
-    }
-}
-
-/// `$JOURNAL_STREAM` holds device and inode of the socket (systemd.exec(5)).
-fn is_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
-        return false;
-    };
-    let stderr = std::fs::metadata("/proc/self/fd/2");
-    stderr.is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
-}
-
 /// Better one clear word now than a refusal for each row later.
 fn may_administer() -> Result<(), StartError> {
     /// linux/capability.h
     const CAP_NET_ADMIN: u32 = 12;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        return Ok(());
+    };
     let mut lines = status.lines();
     let effective = lines.find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let effective = effective.map(|digits| u64::from_str_radix(digits.trim(), 16));
     match effective {
-        Some(set) if set & 1 << CAP_NET_ADMIN == 0 => Err(StartError::NotPermitted),
+        Some(Ok(effective)) if effective & 1 << CAP_NET_ADMIN == 0 => Err(StartError::NotPermitted),
         _ => Ok(()),
     }
 }
-
-/// An abstract socket belongs to the network namespace and goes with the process, however that
-/// ends: just what a lock on the namespace needs.
-fn claim_namespace() -> Result<Option<UnixListener>, StartError> {
-    let claim = || UnixListener::bind_addr(&SocketAddr::from_abstract_name(LOCK)?);
-    match claim() {
-        Ok(claim) => Ok(Some(claim)),
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            Err(StartError::Other(error.into()))
-        }
-        Err(_) if holder_is_one_of_us() => Err(StartError::AlreadyRunning),
-        Err(_) => {
-            // anybody may take such a name, which must not keep the service from starting
-            tracing::warn!("some other program holds the abstract socket @{LOCK}");
-            Ok(None)
-        }
-    }
-}
-
-/// Whether the holder of the lock is root's, or this user's.
-fn holder_is_one_of_us() -> bool {
-    let address = SocketAddr::from_abstract_name(LOCK);
-    let holder = address.and_then(|address| UnixStream::connect_addr(&address));
-    let holder = holder
-        .ok()
-        .and_then(|holder| getsockopt(&holder, PeerCredentials).ok());
-    holder.is_some_and(|holder| [0, geteuid().as_raw()].contains(&holder.uid()))
-}
-
-const LOCK: &str = "flannel-rs";

@@ -41,6 +41,12 @@ pub struct Status {
     pub lease_expires_usec: Option<u64>,
     /// The datastore.
     pub datastore: DatastoreStatus,
+    /// What of the service's doings goes to the log: a level, or directives such as
+    /// `info,flannel_rs=debug`.
+    pub log_level: String,
+    /// Every link that is ours or the containers', by name.
+    #[serde(default)]
+    pub interfaces: Arc<Vec<InterfaceStatus>>,
     /// Every other lease, by subnet. Shared: a status is made each second, peers seldom change.
     pub peers: Arc<Vec<PeerStatus>>,
     /// Entries of the datastore that pose as leases and are none.
@@ -61,6 +67,8 @@ pub enum State {
     Running,
     /// It forwards packets, but something is wrong; the faults say what.
     Degraded,
+    /// It was asked to take no part in the network, until it is reloaded or started again.
+    Withdrawn,
     /// It was told to stop.
     Stopping,
 }
@@ -116,6 +124,32 @@ pub enum PeerPath {
     None,
 }
 
+/// A link as the service wants it and as it found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// What it should be; `None` for one of ours that has to go.
+    pub desired: Option<LinkStatus>,
+    /// What it was when the kernel was last read; `None` if it was not there.
+    pub observed: Option<LinkStatus>,
+}
+
+/// What there is to say of a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The kind in the words of ip(8): `vxlan`, `bridge`, `tun`, or the kernel's for another.
+    pub kind: String,
+    /// Its Ethernet address; `None` where it has none or it does not matter.
+    pub mac: Option<String>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Its IPv4 addresses with their prefix lengths.
+    pub addresses: Vec<String>,
+}
+
 /// An entry that poses as a lease and is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarbageStatus {
@@ -134,25 +168,39 @@ impl Status {
         if self.state == State::Waiting {
             return format!("waiting; {}", fault.as_deref().unwrap_or("starting"));
         }
+        if self.state == State::Withdrawn {
+            let fault = fault.map(|fault| format!(" ({fault})")).unwrap_or_default();
+            let lease = self
+                .subnet
+                .as_deref()
+                .map(|subnet| match self.lease_text(now_usec) {
+                    None => format!("{subnet} stays reserved; "),
+                    Some(lease) => format!("{subnet} is not renewed, {lease}; "),
+                });
+            return format!(
+                "withdrawn; {}systemctl reload flannel-rs brings this node back{fault}",
+                lease.unwrap_or_default(),
+            );
+        }
         let reached = self
             .peers
             .iter()
             .filter(|peer| peer.path != PeerPath::None)
             .count();
-        let lease = match self.lease_expires_usec {
-            None => "reserved".to_owned(),
-            Some(expires) => {
-                let minutes = expires.saturating_sub(now_usec) / 60_000_000;
-                format!("lease {}h{:02}m", minutes / 60, minutes % 60)
-            }
-        };
         format!(
-            "{} {}, {reached} of {} peers, {lease}, {}",
+            "{} {}, {reached} of {} peers, {}, {}",
             self.subnet.as_deref().unwrap_or("no subnet"),
             self.backend.as_deref().unwrap_or("no backend"),
             self.peers.len(),
+            self.lease_text(now_usec).as_deref().unwrap_or("reserved"),
             fault.as_deref().unwrap_or("datastore ok"),
         )
+    }
+
+    /// How long the lease still lives; `None` for one that never expires.
+    fn lease_text(&self, now_usec: u64) -> Option<String> {
+        let minutes = self.lease_expires_usec?.saturating_sub(now_usec) / 60_000_000;
+        Some(format!("lease {}h{:02}m", minutes / 60, minutes % 60))
     }
 }
 
@@ -164,6 +212,7 @@ impl State {
             Self::Waiting => "waiting",
             Self::Running => "running",
             Self::Degraded => "degraded",
+            Self::Withdrawn => "withdrawn",
             Self::Stopping => "stopping",
         }
     }
@@ -208,6 +257,32 @@ pub enum Command {
         Option<Subnet>,
         oneshot::Sender<Result<Subnet, RenumberError>>,
     ),
+    /// Give the lease back and take no further part in the network. Answers with the subnet.
+    Release(oneshot::Sender<Result<Subnet, String>>),
+    /// Take no further part in the network and remove all that is ours from this host; the lease
+    /// stays. Answers with what was removed.
+    Cleanup(oneshot::Sender<Result<Vec<PlannedChange>, String>>),
+    /// Log at this level from now on, until the service ends.
+    SetLogLevel(String, oneshot::Sender<Result<(), String>>),
+}
+
+/// Something that happened, as opposed to how things stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// Rows that somebody else had changed were put right.
+    DriftRepaired(Vec<PlannedChange>),
+    /// Somebody else holds the subnet of this node.
+    SubnetConflict {
+        /// The subnet.
+        subnet: Subnet,
+        /// Who holds it, if that can be read.
+        holder: Option<Ipv4Addr>,
+    },
+}
+
+impl News {
+    /// So many changes of one repair are told at most, as a message on the bus has its limits.
+    pub const MOST_CHANGES: usize = 1000;
 }
 
 /// The node keeps its subnet.

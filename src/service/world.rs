@@ -1,13 +1,18 @@
 //! All that the service knows, and what follows from it. No I/O and no clock: what is read from
 //! outside comes in by a method, what is to be done goes out as a [`Task`] or a [`Plan`].
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use rand::Rng;
 
+use super::cleanup::Remains;
 use super::clock::Moment;
-use super::faults::{Code, Faults};
+use super::faults::{Code, Faults, Subject};
 use super::memory::Identity;
 use crate::cluster::acquire::{AcquireError, Held};
 use crate::cluster::allocate::{self, Choice, Goal, Wish};
+use crate::cluster::datastore::Revision;
 use crate::cluster::lease::{Attrs, Lease, Vtep};
 use crate::cluster::network::{Backend, Network};
 use crate::cluster::subnet::Subnet;
@@ -19,11 +24,14 @@ use crate::mac::Mac;
 use crate::plan::{self, Node, Plan};
 
 mod agreement;
+mod fleet;
+mod leftovers;
 mod renumber;
 mod report;
 mod tenure;
 mod trust;
 mod uplink;
+mod withdrawal;
 
 use renumber::Move;
 pub(super) use tenure::adopting;
@@ -43,6 +51,8 @@ pub(super) enum Task {
     Renew(Held, Attrs),
     /// Take another subnet in place of the own lease.
     Renumber(Network, Held, Goal, Attrs),
+    /// Give the own lease back; if it was written anew, it may say this.
+    Release(Held, Attrs),
 }
 
 /// All that the service knows.
@@ -59,6 +69,12 @@ pub(super) struct World {
     refused: Option<Network>,
     /// The renumbering under way.
     moving: Option<Move>,
+    /// Whether the own lease is being given back.
+    releasing: bool,
+    /// What this host is to be rid of, while the node takes no part in the network.
+    withdrawn: Option<Remains>,
+    /// Files of ours where none of ours is wanted any more, and which subnet they are about.
+    abandoned: BTreeMap<PathBuf, Subnet>,
     /// The subnet before the last one.
     left: Option<Subnet>,
     /// Why the network config could not be written to the datastore.
@@ -86,6 +102,9 @@ impl World {
             network: None,
             refused: None,
             moving: None,
+            releasing: false,
+            withdrawn: None,
+            abandoned: BTreeMap::new(),
             left: None,
             unseeded: None,
             view: View::default(),
@@ -99,36 +118,28 @@ impl World {
     }
 
     /// The host config was read again. What takes effect only at a start is pointed out, and
-    /// stays what it was.
+    /// stays what it was. A node that has withdrawn takes part again.
     pub(super) fn reconfigure(&mut self, mut config: Config) {
+        self.redeclare(&mut config);
         let fixed = |config: &Config| {
             let Config {
                 node,
                 datastore,
                 paths,
-                log,
                 ..
             } = config;
-            (
-                node.name.clone(),
-                datastore.clone(),
-                paths.state.clone(),
-                log.level.clone(),
-            )
+            (node.name.clone(), datastore.clone(), paths.state.clone())
         };
-        let text = "node.name, [datastore], paths.state or log.level has changed; restart the \
-                    service to apply it";
+        let text = "node.name, [datastore] or paths.state has changed; restart the service to \
+                    apply it";
         let restart = fixed(&config) != fixed(&self.config);
         self.faults
             .note(Code::Config, restart.then(|| text.to_owned()));
-        (
-            config.node.name,
-            config.datastore,
-            config.paths.state,
-            config.log.level,
-        ) = fixed(&self.config);
+        (config.node.name, config.datastore, config.paths.state) = fixed(&self.config);
+        self.abandon(&config.paths);
         self.config = config;
         self.rival = Rival::Welcome;
+        self.take_part();
         self.config_seen();
         self.compare_with_wish();
     }
@@ -184,6 +195,9 @@ impl World {
 
     /// What must be done at the datastore at `now`, if anything.
     pub(super) fn duty(&self, now: Moment) -> Option<Task> {
+        if self.releasing || self.is_withdrawn() {
+            return self.releasing_duty();
+        }
         if !self.view.is_complete() {
             return None;
         }
@@ -204,16 +218,29 @@ impl World {
         let Some(tenure) = &self.tenure else {
             let wish = Wish {
                 public_ip: attrs.public_ip,
-                last: self.identity.last,
+                last: self.identity.last.filter(|_| !self.is_declared()),
                 previous: self.identity.previous,
                 asked: self.config.node.subnet,
             };
             return Some(Task::Acquire(network.clone(), wish, attrs));
         };
+        if self.is_declared() {
+            return None;
+        }
         let margin = self.config.lease.renew_margin;
         let due = tenure.left(now).is_some_and(|left| left <= margin);
         (due || tenure.disturbed || tenure.held.lease.attrs != attrs)
-            .then(|| Task::Renew(tenure.held.clone(), attrs))
+            .then(|| Task::Renew(self.fenced(&tenure.held), attrs))
+    }
+
+    /// The own lease as a fence for the next write. A datastore that cannot be read may come back
+    /// with another history, in which our revision is another's: no fence may hold by chance.
+    fn fenced(&self, held: &Held) -> Held {
+        let mut held = held.clone();
+        if self.trust.is_lost() {
+            held.revision = Revision::default();
+        }
+        held
     }
 
     /// What the own lease should say.
@@ -233,6 +260,9 @@ impl World {
             Backend::Vxlan(vxlan) => vxlan.vni,
             Backend::HostGw | Backend::Udp { .. } => 0,
         };
+        if let Some(mac) = self.declared_mac(vni) {
+            return mac;
+        }
         let adopted = self.adopted.filter(|vtep| vtep.vni == Some(vni));
         let derived = || plan::vtep_mac(&self.identity.id, vni);
         let mac = adopted.and_then(|vtep| vtep.mac).unwrap_or_else(derived);
@@ -271,6 +301,9 @@ impl World {
 
     /// What part of the kernel's state is our business under this plan.
     pub(super) fn scope(&self, plan: &Plan) -> Option<Scope> {
+        if let Some(remains) = &self.withdrawn {
+            return Some(remains.scope.clone());
+        }
         let node = self.node()?;
         let scope = Scope::new(&plan.kernel, node.network.net, node.lease.subnet.v4());
         Some(scope.moved_from(self.former()))
@@ -278,11 +311,20 @@ impl World {
 
     /// What this host should be.
     pub(super) fn plan(&mut self) -> Option<Plan> {
+        if let Some(remains) = &self.withdrawn {
+            return Some(remains.plan.clone());
+        }
         let node = self.node()?;
         let peers = self.view.peers(node.lease.subnet);
-        let plan = plan::plan(&node, peers.filter(|peer| !self.is_of_a_move(peer)));
+        let mut plan = plan::plan(&node, peers.filter(|peer| !self.is_of_a_move(peer)));
+        plan.obsolete.clone_from(&self.abandoned);
         self.faults.note(Code::Backend, plan.objection.clone());
-        self.faults.note(Code::Peers, report::unreachable(&plan));
+        let (peer, text) = report::unreachable(&plan).unzip();
+        let subject = Subject {
+            peer,
+            ..Subject::default()
+        };
+        self.faults.note_of(subject, Code::Peers, text);
         Some(plan)
     }
 }

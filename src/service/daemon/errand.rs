@@ -6,13 +6,14 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::Daemon;
+use super::{Asker, Daemon};
 use crate::cluster::acquire::{AcquireError, Claim, Claimant, Held};
 use crate::cluster::datastore::{CONFIG, Datastore, Fence, Outcome, Put, StoreError};
 use crate::service::clock::Moment;
 use crate::service::duty::{Backoff, Duty, Ended, Rounds};
 use crate::service::faults::Code;
 use crate::service::machine::Machine;
+use crate::service::status::News;
 use crate::service::world::{Task, adopting};
 
 /// A fault that ends is to be over within five seconds.
@@ -29,6 +30,7 @@ pub(super) enum Errand {
     Acquired(Result<Held, AcquireError>, Moment),
     Renewed(Result<Claim, AcquireError>, Moment),
     Renumbered(Result<Held, AcquireError>, Moment),
+    Released(Result<bool, AcquireError>),
 }
 
 /// The errands, one at a time.
@@ -98,6 +100,9 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                     let held = claimant.renumber(&network, &held, goal, attrs).await;
                     Errand::Renumbered(held, begun)
                 }
+                Task::Release(held, attrs) => {
+                    Errand::Released(claimant.release(&held, &attrs).await)
+                }
             }
         });
     }
@@ -105,21 +110,15 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
     pub(super) fn came_back(&mut self, errand: Ended<Errand>) {
         let errand = match errand {
             Ended::Rested => return,
-            Ended::Lapsed(reason) => return self.lapsed(Duty::Lease, &reason),
+            Ended::Lapsed(reason) => {
+                self.release_lapsed(&reason);
+                return self.lapsed(Duty::Lease, &reason);
+            }
             Ended::Done(errand) => errand,
         };
         self.world.faults.clear(Code::Lapse(Duty::Lease));
         let succeeded = match errand {
-            Errand::Seeded(result) => {
-                let succeeded = result.is_ok();
-                self.world.seeded(result);
-                if succeeded {
-                    // until the config has been seen it would be written again, in vain
-                    self.relist.notify_one();
-                    self.errands.rounds.rest(RETRY);
-                }
-                succeeded
-            }
+            Errand::Seeded(result) => self.seeded(result),
             Errand::Acquired(result, begun) => {
                 let succeeded = result.is_ok();
                 self.world.acquired(result, begun);
@@ -128,7 +127,11 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             Errand::Renewed(result, begun) => {
                 let succeeded = matches!(result, Ok(Claim::Held(_) | Claim::Retaken(_)));
                 let taken = matches!(result, Ok(Claim::Taken(_)));
+                let known = self.world.faults.has(Code::SubnetConflict);
                 self.world.renewed(result, begun);
+                if !known {
+                    self.tell_conflict();
+                }
                 if let Some(truce) = self.world.truce() {
                     self.errands.rounds.rest(truce);
                 }
@@ -136,18 +139,12 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                     // it is told at once when the other's lease goes
                     self.errands.rounds.rest(CONFLICT);
                     self.passes.mark_dirty();
-                    return;
+                    return self.hasten_release();
                 }
                 succeeded
             }
-            Errand::Renumbered(result, begun) => {
-                let result = self.world.renumbered(result, begun);
-                let succeeded = result.is_ok();
-                if let Some(asker) = self.renumbering.take() {
-                    drop(asker.send(result));
-                }
-                succeeded
-            }
+            Errand::Renumbered(result, begun) => self.renumbered(result, begun),
+            Errand::Released(result) => self.released(result),
         };
         if succeeded {
             self.errands.backoff.reset();
@@ -159,6 +156,47 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             self.errands.rounds.rest(pause);
             self.passes.mark_dirty();
         }
+        self.hasten_release();
+    }
+
+    /// Says whether there is a network config now.
+    fn seeded(&mut self, result: Result<bool, StoreError>) -> bool {
+        let succeeded = result.is_ok();
+        self.world.seeded(result);
+        if succeeded {
+            // until the config has been seen it would be written again, in vain
+            self.relist.notify_one();
+            self.errands.rounds.rest(RETRY);
+        }
+        succeeded
+    }
+
+    /// The node has another subnet, or not. Says whether it has. The asker may start containers on
+    /// the answer, so this host is made ready for them first.
+    fn renumbered(&mut self, result: Result<Held, AcquireError>, begun: Moment) -> bool {
+        let result = self.world.renumbered(result, begun);
+        self.publish();
+        let succeeded = result.is_ok();
+        match (result, self.renumbering.take()) {
+            (Ok(subnet), Some(answer)) => {
+                self.passes.ask_to_reconcile(Asker::Arrival(subnet, answer));
+            }
+            (Err(error), Some(answer)) => drop(answer.send(Err(error))),
+            (_, None) => {}
+        }
+        succeeded
+    }
+
+    /// Tells of a conflict that has just come up, if one has.
+    fn tell_conflict(&self) {
+        let subnet = self.world.subnet();
+        let subnet = subnet.filter(|_| self.world.faults.has(Code::SubnetConflict));
+        let Some(subnet) = subnet else {
+            return;
+        };
+        let holder = self.world.rival_holder();
+        // nobody need listen
+        drop(self.news.send(News::SubnetConflict { subnet, holder }));
     }
 
     /// Writes down what the next start should know.

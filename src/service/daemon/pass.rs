@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use agenda::{Made, RETRY, Round, Sight};
+use agenda::{Made, Planned, RETRY, Round, Sight};
 use outcome::{is_reached, lacks_a_device};
 
 use super::Daemon;
@@ -18,10 +18,11 @@ use crate::kernel::uplink::Preference;
 use crate::service::dry_run;
 use crate::service::duty::{Duty, Ended};
 use crate::service::faults::Code;
+use crate::service::journal::Occasion;
 use crate::service::machine::Machine;
 use crate::service::notify::Notice;
 
-pub(super) use agenda::{Passes, hint};
+pub(super) use agenda::{Asker, Passes, Releaser, Renumberer, hint};
 
 mod agenda;
 mod outcome;
@@ -122,11 +123,15 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                 self.passes.looked = Instant::now();
                 self.make(kernel);
             }
-            Ended::Done(Round::Made(kernel, made)) => {
+            Ended::Done(Round::Made(kernel, mut made)) => {
                 self.passes.kernel = Some(kernel);
                 self.world.faults.clear(Code::Lapse(Duty::Reconcile));
+                let before = made.before.take();
+                let report = made.kernel.as_ref().ok();
+                let left = report.and_then(|report| self.left_behind(report));
                 let complete = self.made(made);
                 self.conclude(complete);
+                self.answer(left.map(Err).or(before));
             }
             Ended::Done(Round::Compared(kernel, planned)) => {
                 self.passes.kernel = Some(kernel);
@@ -167,6 +172,7 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
     /// up, and the last tells others that all is there.
     fn make(&mut self, mut kernel: Reconciler<M::Kernel>) {
         self.applying = self.reloading;
+        self.passes.attending = std::mem::take(&mut self.passes.reconciling);
         if self.world.faults.has(Code::State) {
             self.remember();
         }
@@ -177,13 +183,14 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             self.passes.peers = Arc::default();
             self.passes.kernel = Some(kernel);
             self.conclude(false);
+            self.answer(None);
             return;
         };
         let plan = Arc::new(plan);
         self.passes.plan = Some(plan.clone());
         self.passes.peers = Arc::new(self.world.peers(&plan));
         let machine = self.machine.clone();
-        let asked = !self.passes.reconciling.is_empty();
+        let asked = !self.passes.attending.is_empty();
         self.passes.rounds.begin(async move {
             let before = match asked {
                 true => Some(dry_run::pending(kernel.kernel(), &plan, &scope).await),
@@ -204,6 +211,9 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             let reached = proxy.is_ok() && report.as_ref().is_ok_and(is_reached);
             let mut files = plan.files.iter().filter(|_| reached);
             let files = files.try_for_each(|(path, text)| machine.write(path, text));
+            let mut obsolete = plan.obsolete.iter();
+            let files = files
+                .and_then(|()| obsolete.try_for_each(|(path, about)| machine.remove(path, *about)));
             let made = Made {
                 before,
                 proxy,
@@ -214,17 +224,26 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         });
     }
 
+    fn tell_ready(&self) {
+        let status = self.status.borrow();
+        tracing::info!(
+            message_id = Occasion::Ready.id(),
+            network = status.network,
+            backend = status.backend,
+            subnet = status.subnet,
+            interface = status.interface,
+            public_ip = status.public_ip.map(tracing::field::display),
+            mtu = status.mtu,
+            status = self.status_line,
+            "ready"
+        );
+    }
+
     /// Takes in what was made. Says whether everything is as planned.
     fn conclude(&mut self, complete: bool) {
         let passes = &mut self.passes;
         passes.complete = complete;
         passes.ended = Instant::now();
-        if !complete {
-            let trouble = self.trouble();
-            for answer in self.passes.reconciling.drain(..) {
-                drop(answer.send(Err(trouble.clone())));
-            }
-        }
         if self.world.uplink_is_contested() {
             self.passes.doubtful = true;
             self.passes.due_at(Instant::now() + RETRY);
@@ -235,16 +254,27 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         }
         let contested = self.passes.contested();
         self.world.faults.note(Code::Contested, contested);
-        if complete && !self.ready {
+        // a node that takes no part has nothing that others could start on
+        if complete && !self.ready && !self.world.is_withdrawn() {
             self.ready = true;
             self.publish();
             self.machine.tell(Notice::Ready);
-            tracing::info!(status = self.status_line, "ready");
+            self.tell_ready();
         }
         self.publish();
         if std::mem::take(&mut self.applying) {
             self.reloading = false;
             self.machine.tell(Notice::Ready);
+        }
+    }
+
+    /// Answers who waited for the pass that is over, if it is complete, with what was to be changed
+    /// before it. The status that is published shows it already.
+    fn answer(&mut self, outcome: Option<Planned>) {
+        let outcome = outcome.filter(|_| self.passes.complete);
+        let result = outcome.unwrap_or_else(|| Err(self.trouble()));
+        for asker in self.passes.attending.drain(..) {
+            asker.answer(result.clone());
         }
     }
 }

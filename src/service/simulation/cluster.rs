@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -25,7 +25,7 @@ use crate::kernel::diff::diff;
 use crate::plan;
 use crate::service::daemon::{self, Ends, Parts};
 use crate::service::duty::Pulse;
-use crate::service::status::{Command, State, Status};
+use crate::service::status::{Command, News, State, Status};
 
 /// Nodes on one datastore.
 pub(super) struct Cluster {
@@ -35,9 +35,13 @@ pub(super) struct Cluster {
     backup: Option<(Backup, BTreeMap<String, u32>)>,
 }
 
+/// A service has forgotten who asked it.
+#[derive(Debug)]
+pub(super) struct Silence;
+
 /// A machine and the service on it, once started.
 pub(super) struct Node {
-    number: u32,
+    pub(super) number: u32,
     config: String,
     pub(super) machine: MadeUp,
     pub(super) line: Line,
@@ -216,6 +220,12 @@ impl Node {
         Some(ends.as_ref()?.status.borrow().clone())
     }
 
+    /// To hear what happens from now on.
+    pub(super) fn news(&self) -> broadcast::Receiver<News> {
+        let ends = self.ends.lock().unwrap();
+        ends.as_ref().unwrap().news.subscribe()
+    }
+
     /// Whether the service says that this is wrong.
     pub(super) fn has_fault(&self, code: &str) -> bool {
         let faults = self.status().map(|status| status.faults);
@@ -224,16 +234,22 @@ impl Node {
 
     /// Asks the service to move to another subnet.
     pub(super) async fn renumber(&self) {
-        let commands = self
-            .ends
-            .lock()
-            .unwrap()
-            .as_ref()
-            .map(|ends| ends.commands.clone());
+        let answer = self.ask(|answer| Command::Renumber(None, answer)).await;
+        answer.unwrap().unwrap().unwrap();
+    }
+
+    /// Asks the service something; `None` if it does not run.
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Option<Result<T, Silence>> {
+        let commands = {
+            let ends = self.ends.lock().unwrap();
+            ends.as_ref()?.commands.clone()
+        };
         let (answer, answered) = oneshot::channel();
-        let command = Command::Renumber(None, answer);
-        commands.unwrap().send(command).await.unwrap();
-        answered.await.unwrap().unwrap();
+        commands.send(command(answer)).await.ok()?;
+        Some(answered.await.map_err(|_| Silence))
     }
 
     /// The subnet that its containers have.

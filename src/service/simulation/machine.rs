@@ -11,12 +11,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::cluster::allocate::Written;
+use crate::cluster::subnet::Subnet;
+use crate::config::log_level;
 use crate::kernel::change::Change;
 use crate::kernel::fake::Fake;
-use crate::kernel::state::{KernelState, Link, LinkKind, Route, RouteKey};
+use crate::kernel::state::{KernelState, Link, LinkKind, PROTOCOL, Route, RouteKey};
 use crate::kernel::uplink::{DefaultRoute, Interface, InterfaceAddress, Interfaces, Preference};
 use crate::kernel::{Failure, Kernel, KernelError, Scope};
-use crate::plan::{ProxyPlan, previous_subnet};
+use crate::plan::{ProxyPlan, is_about, previous_subnet};
 use crate::service::clock::{Moment, usec};
 use crate::service::files::FileError;
 use crate::service::machine::Machine;
@@ -25,7 +27,7 @@ use crate::service::notify::Notice;
 use crate::service::signals::Signal;
 
 /// Where the config's defaults put it.
-const SUBNET_ENV: &str = "/run/flannel/subnet.env";
+pub(super) const SUBNET_ENV: &str = "/run/flannel/subnet.env";
 
 /// A made-up machine; clones are the same one.
 #[derive(Clone)]
@@ -139,6 +141,22 @@ impl MadeUp {
 
     pub(super) fn subnet_env(&self) -> Option<String> {
         self.state().files.get(Path::new(SUBNET_ENV)).cloned()
+    }
+
+    /// What of the service is on the machine, one line each.
+    pub(super) fn traces(&self) -> Vec<String> {
+        let state = self.state();
+        let kernel = &state.kernel.state;
+        let links = kernel.links.iter().filter(|(_, link)| link.marked);
+        let links = links.map(|(name, _)| format!("link {name}"));
+        let ours = |route: &Route| route.protocol == PROTOCOL;
+        let routes = kernel.routes.iter().filter(|(_, route)| ours(route));
+        let routes = routes.map(|(key, _)| format!("route {}", key.destination));
+        let nexthops = kernel.nexthops.keys().map(|id| format!("nexthop {id}"));
+        let files = state.files.keys().map(|path| path.display().to_string());
+        let proxy = state.proxy.iter().map(|_| "the data plane".to_owned());
+        let rows = links.chain(routes).chain(nexthops);
+        rows.chain(files).chain(proxy).collect()
     }
 
     /// Whether what belongs to others is as it was.
@@ -283,6 +301,14 @@ impl Machine for MadeUp {
         Ok(())
     }
 
+    fn remove(&self, path: &Path, about: Subnet) -> Result<(), FileError> {
+        let files = &mut self.state().files;
+        if files.get(path).is_some_and(|text| is_about(text, about)) {
+            files.remove(path);
+        }
+        Ok(())
+    }
+
     fn remember(&self, _: &Identity, written: Option<Written>) -> Result<(), FileError> {
         let mut state = self.state();
         state.written = written.or(state.written);
@@ -296,6 +322,10 @@ impl Machine for MadeUp {
             Notice::Watchdog => state.fed = Instant::now(),
             Notice::Status(_) | Notice::Reloading | Notice::Stopping => {}
         }
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        log_level(level)
     }
 
     fn now(&self) -> Moment {

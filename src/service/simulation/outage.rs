@@ -15,7 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const NETWORK: &str = r#"{"Network":"100.96.0.0/16","Backend":{"Type":"vxlan"}}"#;
 
 /// Three nodes that are running, with the default lease of a day.
-async fn settled() -> Cluster {
+pub(super) async fn settled() -> Cluster {
     let mut cluster = Cluster::new(3, "", &mut StdRng::seed_from_u64(25));
     cluster.configure(NETWORK).await;
     cluster.repair();

@@ -9,6 +9,7 @@ use rand::{Rng, RngExt};
 use tokio::time::{Instant, sleep};
 
 use super::cluster::{Cluster, Node};
+use super::departure;
 use super::machine::{KernelTrouble, State, interfaces};
 use super::store::Trouble;
 use crate::cluster::subnet::Subnet;
@@ -83,7 +84,12 @@ async fn act(dice: &mut StdRng, tale: &mut String) -> (Cluster, Vec<Option<Subne
         }
     }
     sleep(QUIET).await;
+    departure::check(&cluster).await;
     for node in &cluster.nodes {
+        if departure::is_withdrawn(node) {
+            node.machine.reload();
+            continue;
+        }
         // its lease ran out while it was away, and another node took the subnet; or the network
         // config was another one when it took its subnet
         if node.has_fault("subnet-conflict") || node.has_fault("renumber-required") {
@@ -109,7 +115,7 @@ fn network(backend: &str) -> String {
 
 async fn event(cluster: &mut Cluster, dice: &mut StdRng) -> String {
     let who = dice.random_range(0..cluster.nodes.len());
-    match dice.random_range(0..30) {
+    match dice.random_range(0..32) {
         0..6 => {
             cluster.nodes[who].start();
             format!("start {who}")
@@ -156,6 +162,7 @@ async fn event(cluster: &mut Cluster, dice: &mut StdRng) -> String {
             cluster.nodes[who].machine.reload();
             format!("reload {who}")
         }
+        30..32 => departure::happens(cluster, who, dice).await,
         _ => {
             let machine = &cluster.nodes[who].machine;
             let what = machine.fumble(|state| fumble(state, who, dice));

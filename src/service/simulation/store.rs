@@ -25,6 +25,11 @@ impl Book {
         self.entries.lock().unwrap()
     }
 
+    pub(super) fn accuse(&self, crime: String) {
+        tracing::error!("{crime}");
+        self.crimes.lock().unwrap().push(crime);
+    }
+
     pub(super) fn crimes(&self) -> Vec<String> {
         self.crimes.lock().unwrap().clone()
     }
@@ -112,8 +117,7 @@ impl Line {
             let value = String::from_utf8_lossy(&entry.value);
             let number = self.number;
             let crime = format!("node{number} wrote over {key} of {writer:?}: {value}");
-            tracing::error!("{crime}");
-            self.book.crimes.lock().unwrap().push(crime);
+            self.book.accuse(crime);
         }
     }
 }

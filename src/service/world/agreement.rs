@@ -5,6 +5,7 @@ use crate::cluster::datastore::{CONFIG, StoreError};
 use crate::cluster::network::Network;
 use crate::config::Store;
 use crate::service::faults::Code;
+use crate::service::journal::Occasion;
 
 impl World {
     /// The network config was written, or somebody else was faster.
@@ -60,7 +61,8 @@ impl World {
         };
         self.unseeded = None;
         self.faults.clear(Code::NetworkConfig);
-        let own = self.tenure.as_ref().map(|tenure| tenure.held.lease.subnet);
+        // a node that takes no part needs no place
+        let own = self.subnet().filter(|_| !self.is_withdrawn());
         if let Some(own) = own.filter(|own| !network.allows(*own)) {
             let text = format!(
                 "the network config has changed to {}, which has no place for {own}; the one \
@@ -73,7 +75,13 @@ impl World {
         }
         self.faults.clear(Code::RenumberRequired);
         if self.network.as_ref() != Some(&network) {
-            tracing::info!(network = %network.net, backend = network.backend.name(), "network config");
+            tracing::info!(
+                message_id = Occasion::NetworkChanged.id(),
+                network = %network.net,
+                backend = network.backend.name(),
+                revision = %self.view.revision(),
+                "network config"
+            );
             self.network = Some(network);
         }
     }
@@ -84,6 +92,7 @@ impl World {
         match &datastore.store {
             Store::Etcd(_) => format!("{}/{CONFIG} in {}", datastore.prefix, self.store_name),
             Store::Local(_) => format!("in {}", self.store_name),
+            Store::Static(_) => format!("of {}", self.store_name),
         }
     }
 }

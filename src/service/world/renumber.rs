@@ -10,6 +10,7 @@ use crate::cluster::network::Network;
 use crate::cluster::subnet::Subnet;
 use crate::service::clock::Moment;
 use crate::service::faults::Code;
+use crate::service::journal::Occasion;
 use crate::service::status::RenumberError;
 
 /// A move under way.
@@ -35,7 +36,15 @@ impl World {
         if self.moving.is_some() {
             return Err(RenumberError::UnderWay);
         }
+        if self.releasing || self.is_withdrawn() {
+            return Err(RenumberError::Failed(
+                "this node has withdrawn from the network; to have it take part again: systemctl \
+                 reload flannel-rs"
+                    .to_owned(),
+            ));
+        }
         let own = self.subnet().ok_or(RenumberError::NoLease)?;
+        self.may_be_renumbered(asked)?;
         let network = self.refused.as_ref().or(self.network.as_ref());
         let network = network.cloned().ok_or(RenumberError::NoLease)?;
         let must_go = self.refused.is_some() || self.taken_by.is_some();
@@ -105,7 +114,13 @@ impl World {
             }
         })?;
         let subnet = held.lease.subnet;
-        tracing::info!(from = ?self.subnet(), to = %subnet, "renumbered");
+        tracing::info!(
+            message_id = Occasion::Renumbered.id(),
+            subnet = %subnet,
+            former = self.subnet().map(tracing::field::display),
+            revision = %held.revision,
+            "renumbered"
+        );
         self.network = going.map(|going| going.network).or(self.network.take());
         for code in [Code::SubnetConflict, Code::OtherSubnet] {
             self.faults.clear(code);
@@ -128,6 +143,8 @@ impl World {
     pub(super) fn is_of_a_move(&self, lease: &Lease) -> bool {
         let uplink = self.uplink.as_ref();
         let ours = uplink.is_some_and(|uplink| uplink.public_ip == lease.attrs.public_ip);
-        ours && (self.moving.is_some() || self.left == Some(lease.subnet))
+        let traced = self.moving.is_some() || self.left == Some(lease.subnet);
+        // a move that is declared, but not asked for yet
+        ours && (traced || self.is_declared())
     }
 }

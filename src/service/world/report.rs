@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Tenure, World};
 use crate::cluster::lease::Lease;
+use crate::cluster::subnet::Subnet;
 use crate::plan::{Path, Plan};
 use crate::service::faults::Code;
 use crate::service::status::{DatastoreStatus, GarbageStatus, PeerPath, PeerStatus, State, Status};
@@ -32,6 +33,8 @@ impl World {
                 connected: self.view.is_complete() && !self.faults.has(Code::Datastore),
                 revision: self.view.revision().0,
             },
+            log_level: self.config.log.level.clone(),
+            interfaces: Arc::default(),
             peers,
             garbage: self
                 .view
@@ -49,15 +52,17 @@ impl World {
 
     /// Every other lease, and how the plan reaches it.
     pub(in crate::service) fn peers(&self, plan: &Plan) -> Vec<PeerStatus> {
-        let Some(own) = self.subnet() else {
-            return Vec::new();
+        let own = self.subnet();
+        let unplanned = match self.is_withdrawn() {
+            true => "this node takes no part in the network",
+            false => "not planned yet",
         };
         let peer = |lease: &Lease| {
             let (path, obstacle) = match plan.paths.get(&lease.subnet) {
                 Some(Path::Tunnel) => (PeerPath::Tunnel, None),
                 Some(Path::Direct) => (PeerPath::Direct, None),
                 Some(Path::None(obstacle)) => (PeerPath::None, Some(obstacle.to_string())),
-                None => (PeerPath::None, Some("not planned yet".to_owned())),
+                None => (PeerPath::None, Some(unplanned.to_owned())),
             };
             PeerStatus {
                 subnet: lease.subnet.to_string(),
@@ -68,12 +73,14 @@ impl World {
                 obstacle,
             }
         };
-        self.view.peers(own).map(peer).collect()
+        let leases = self.view.records().map(|record| &record.lease);
+        let others = leases.filter(|lease| own.is_none_or(|own| lease.subnet.v4() != own.v4()));
+        others.map(peer).collect()
     }
 }
 
 /// The first peer without a path, and how many more there are.
-pub(super) fn unreachable(plan: &Plan) -> Option<String> {
+pub(super) fn unreachable(plan: &Plan) -> Option<(Subnet, String)> {
     let mut blocked = plan.paths.iter().filter_map(|(subnet, path)| match path {
         Path::None(obstacle) => Some((subnet, obstacle)),
         Path::Tunnel | Path::Direct => None,
@@ -85,5 +92,6 @@ pub(super) fn unreachable(plan: &Plan) -> Option<String> {
     } else {
         format!(" (and {more} more)")
     };
-    Some(format!("{subnet} cannot be reached: {obstacle}{others}"))
+    let text = format!("{subnet} cannot be reached: {obstacle}{others}");
+    Some((*subnet, text))
 }

@@ -1,16 +1,18 @@
 //! The own lease: had, renewed, lost, contested.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::World;
 use crate::cluster::acquire::{AcquireError, Claim, Held};
 use crate::cluster::allocate::Written;
-use crate::cluster::datastore::lease_key;
+use crate::cluster::datastore::{Revision, lease_key};
 use crate::cluster::lease::{Attrs, BackendAttrs, Lease};
 use crate::cluster::subnet::Subnet;
 use crate::cluster::view::Record;
 use crate::service::clock::{Moment, usec};
-use crate::service::faults::Code;
+use crate::service::faults::{Code, Subject};
+use crate::service::journal::Occasion;
 
 /// The own lease and its time.
 #[derive(Debug, Clone)]
@@ -76,8 +78,7 @@ impl World {
                 tracing::info!(subnet = %held.lease.subnet, "the lease does not fit any more");
             }
             Ok(held) => {
-                tracing::info!(subnet = %held.lease.subnet, public_ip = %held.lease.attrs.public_ip,
-                    reservation = held.ttl.is_none(), "lease acquired");
+                tell(Occasion::LeaseAcquired, &held, "lease acquired");
                 self.hold(held, since);
                 self.compare_with_wish();
             }
@@ -93,20 +94,26 @@ impl World {
         match result {
             Err(error) => self.faults.note(Code::Lease, Some(error.to_string())),
             Ok(Claim::Held(held)) => {
-                tracing::info!(subnet = %held.lease.subnet, revision = %held.revision, "lease renewed");
+                tell(Occasion::LeaseRenewed, &held, "lease renewed");
                 self.hold(held, since);
                 self.faults.clear(Code::SubnetConflict);
             }
             Ok(Claim::Retaken(held)) => {
-                tracing::info!(subnet = %held.lease.subnet, revision = %held.revision, "lease retaken");
+                tell(Occasion::LeaseRetaken, &held, "lease retaken");
                 self.hold(held, since);
                 self.retaken(since);
             }
             Ok(Claim::Taken(other)) => {
                 let text = self.conflict(&other);
+                let subject = Subject {
+                    subnet: self.subnet(),
+                    peer: Some(other.subnet),
+                    public_ip: Some(other.attrs.public_ip),
+                };
                 self.taken_by = Some(other);
                 self.faults.clear(Code::Lease);
-                self.faults.note(Code::SubnetConflict, Some(text));
+                self.faults
+                    .note_of(subject, Code::SubnetConflict, Some(text));
             }
         }
     }
@@ -147,7 +154,12 @@ impl World {
                  {public_ip}; set node.interface or node.public-ip so that it is this node's alone"
             )
         });
-        self.faults.note(Code::SubnetConflict, text);
+        let subject = Subject {
+            subnet: self.subnet(),
+            public_ip,
+            ..Subject::default()
+        };
+        self.faults.note_of(subject, Code::SubnetConflict, text);
     }
 
     /// How long to leave the lease alone after it had to be written again: twice as long each
@@ -177,7 +189,7 @@ impl World {
     /// write does not show yet who was faster.
     pub(super) fn compare_with_wish(&mut self) {
         let current = |tenure: &Tenure| self.view.revision() >= tenure.held.revision;
-        if !self.tenure.as_ref().is_some_and(current) {
+        if self.is_withdrawn() || !self.tenure.as_ref().is_some_and(current) {
             return;
         }
         let own = self.subnet();
@@ -185,6 +197,10 @@ impl World {
         let named = self.config.node.subnet.filter(|to| Some(*to) != own);
         let reserved = self.reservation().map(|record| record.lease.subnet);
         let text = match (reserved, named) {
+            (_, Some(named)) if self.is_declared() => Some(format!(
+                "[datastore.nodes] gives this node {named}, but it holds {held}, in which \
+                 containers may live; to move there: flannel-rs renumber"
+            )),
             (Some(reserved), _) => Some(format!(
                 "{reserved} is reserved for this node's public IP, but it holds {held}; to move \
                  there: flannel-rs renumber {reserved}"
@@ -220,7 +236,10 @@ impl World {
                 "node.subnet asks for {asked}, for which {net} has no place; holding {held}"
             );
         }
-        let mut records = self.view.records();
+        // this node's former lease may still be in the view
+        let public_ip = self.attrs().map(|attrs| attrs.public_ip);
+        let is_others = |record: &&Record| Some(record.lease.attrs.public_ip) != public_ip;
+        let mut records = self.view.records().filter(is_others);
         let Some(other) = records.find(|record| record.lease.subnet.overlaps(asked)) else {
             return format!(
                 "node.subnet asks for {asked}, but this node has {held} already; to move there: \
@@ -233,14 +252,23 @@ impl World {
 
     /// Compares the own entry with what was written. A sighting older than the write is none.
     pub(super) fn own_entry_seen(&mut self) {
+        if self.is_declared() {
+            return;
+        }
         let Some(tenure) = &mut self.tenure else {
             return;
         };
         if self.view.revision() < tenure.held.revision {
             return;
         }
-        let subnet = tenure.held.lease.subnet;
+        let Lease { subnet, attrs } = &tenure.held.lease;
+        let subnet = *subnet;
         let found = self.view.record(subnet);
+        let is_others = |found: &&Record| found.lease.attrs.public_ip != attrs.public_ip;
+        if found.filter(is_others).map(|found| found.revision) == Some(tenure.held.revision) {
+            // another history, in which our revision is another's: no fence may hold by chance
+            tenure.held.revision = Revision::default();
+        }
         let rewritten = found.is_none_or(|record| record.revision != tenure.held.revision);
         let unreadable = self.view.garbage().contains_key(&lease_key(subnet));
         tenure.disturbed |= rewritten || unreadable;
@@ -258,6 +286,9 @@ impl World {
         }
         if let Some(tenure) = &mut self.tenure {
             tenure.follow(now);
+        }
+        if self.is_withdrawn() {
+            return self.aged_apart(now);
         }
         let left = self.tenure.as_ref().and_then(|tenure| tenure.left(now));
         let expired = left.is_some_and(|left| left.is_zero());
@@ -281,10 +312,32 @@ impl World {
         self.tenure.as_ref().map(|tenure| tenure.held.lease.subnet)
     }
 
+    /// Who has the own subnet, or keeps writing its lease, if there is a conflict and it can be read.
+    pub(in crate::service) fn rival_holder(&self) -> Option<Ipv4Addr> {
+        let attrs = match &self.taken_by {
+            Some(other) => Some(other.attrs.clone()),
+            None => self.attrs(),
+        };
+        attrs.map(|attrs| attrs.public_ip)
+    }
+
     /// What to remember over a restart.
     pub(in crate::service) fn written(&self) -> Option<Written> {
         self.tenure.as_ref().map(|tenure| tenure.held.written())
     }
+}
+
+/// What has become of the own lease.
+fn tell(occasion: Occasion, held: &Held, text: &str) {
+    tracing::info!(
+        message_id = occasion.id(),
+        subnet = %held.lease.subnet,
+        public_ip = %held.lease.attrs.public_ip,
+        backend = held.lease.attrs.backend.name(),
+        revision = %held.revision,
+        reservation = held.ttl.is_none(),
+        "{text}"
+    );
 }
 
 /// `attrs` with the tunnel address that the own lease tells the peers already, be it from an

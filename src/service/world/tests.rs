@@ -12,9 +12,12 @@ use crate::kernel::uplink::{DefaultRoute, Interface, InterfaceAddress, Interface
 use crate::service::status::PeerPath;
 
 mod clones;
+mod fleet;
+mod leftovers;
 mod renumber;
 mod trust;
 mod uplink;
+mod withdrawal;
 
 const CONFIG_1: &str = r#"{"Network":"100.96.0.0/16","Backend":{"Type":"vxlan"}}"#;
 const NODE2: &str = r#"{"PublicIP":"192.168.1.48","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}}"#;
@@ -469,6 +472,8 @@ fn a_reload_says_what_takes_a_restart() {
     assert!(codes(&world).is_empty());
     let plan = world.plan().unwrap();
     assert!(!plan.kernel.links.contains_key("docker0"));
+    world.reconfigure(config("[log]\nlevel = \"debug\"\n"));
+    assert!(codes(&world).is_empty());
     for _ in 0..2 {
         world.reconfigure(config("[datastore]\ntype = \"local\"\n"));
         assert_eq!(codes(&world), ["config"]);

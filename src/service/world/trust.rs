@@ -10,6 +10,7 @@ use crate::cluster::subnet::Subnet;
 use crate::cluster::view::Record;
 use crate::service::clock::Moment;
 use crate::service::faults::Code;
+use crate::service::journal::Occasion;
 
 /// How long the nodes get to claim their subnets again in a datastore that has forgotten them.
 pub(in crate::service) const REGROUP: Duration = Duration::from_secs(15);
@@ -46,6 +47,11 @@ impl Trust {
         self.heard = Some(now.since_boot);
         self.shown = Some(now.since_boot);
         self.lost = None;
+    }
+
+    /// Whether it cannot be read now.
+    pub(super) const fn is_lost(&self) -> bool {
+        self.lost.is_some()
     }
 
     /// Whether it could not be read for longer than a hiccup takes, or was silent for longer than
@@ -104,6 +110,9 @@ impl World {
 
     /// Whether a list shows that the datastore has forgotten our lease, or some of its history.
     fn has_forgotten(&mut self, snapshot: &Snapshot) -> bool {
+        if self.is_declared() {
+            return false;
+        }
         let restarted = snapshot.revision < self.view.revision();
         let Some(tenure) = &mut self.tenure else {
             return false;
@@ -163,8 +172,9 @@ impl World {
         let (Event::Deleted { key, .. }, Some(tenure)) = (event, &self.tenure) else {
             return false;
         };
-        // in a move we give it back ourselves
-        if self.moving.is_some() {
+        // we give it back ourselves, or let it go, and what is declared is meant
+        let is_meant = self.releasing || self.is_withdrawn() || self.is_declared();
+        if self.moving.is_some() || is_meant {
             return false;
         }
         let lease = &tenure.held.lease;
@@ -208,7 +218,10 @@ impl World {
     /// From now on nobody is dropped for a while, and who was dropped just now comes back.
     fn regroup(&mut self, reason: Option<&str>, now: Moment) {
         if let Some(reason) = reason.filter(|_| !self.trust.regroups(now)) {
-            tracing::warn!("{reason}; keeping all peers for {REGROUP:?}");
+            tracing::warn!(
+                message_id = Occasion::PeersKept.id(),
+                "{reason}; keeping all peers for {REGROUP:?}"
+            );
         }
         self.trust.regroup_until = Some(now.since_boot + REGROUP);
         for (at, record) in std::mem::take(&mut self.trust.gone).into_values() {

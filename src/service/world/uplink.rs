@@ -6,6 +6,7 @@ use super::World;
 use crate::kernel::uplink::{self, Interfaces, Uplink};
 use crate::service::clock::Moment;
 use crate::service::faults::Code;
+use crate::service::journal::Occasion;
 
 /// How long another uplink must be the choice before it takes the place of one that is still
 /// there: a default route moves for a moment when an interface bounces, and every move writes a
@@ -52,8 +53,14 @@ impl World {
         }
         self.rival = Rival::None;
         if self.uplink.as_ref() != Some(&found) {
-            tracing::info!(interface = found.name, address = %found.address,
-                public_ip = %found.public_ip, mtu = found.mtu, "uplink");
+            tracing::info!(
+                message_id = Occasion::UplinkChanged.id(),
+                interface = found.name,
+                address = %found.address,
+                public_ip = %found.public_ip,
+                mtu = found.mtu,
+                "uplink"
+            );
             self.uplink = Some(found);
         }
     }

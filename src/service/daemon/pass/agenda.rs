@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::super::SETTLE;
+use crate::cluster::subnet::Subnet;
 use crate::kernel::KernelError;
 use crate::kernel::reconcile::{Reconciler, Report};
 use crate::kernel::uplink::Interfaces;
@@ -15,7 +16,7 @@ use crate::plan::Plan;
 use crate::service::duty::{Duty, Rounds};
 use crate::service::files::FileError;
 use crate::service::machine::Machine;
-use crate::service::status::{PeerStatus, PlannedChange};
+use crate::service::status::{InterfaceStatus, PeerStatus, PlannedChange, RenumberError};
 use crate::service::strife::Strife;
 
 /// The machine is looked at this often even when nothing hints at a change; less often where
@@ -35,7 +36,48 @@ const SILENCE: Duration = Duration::from_secs(10);
 const OVERDUE: Duration = Duration::from_secs(120);
 
 pub(super) type Planned = Result<Vec<PlannedChange>, String>;
-type Answer = oneshot::Sender<Planned>;
+/// Who wants to know the subnet that was given back.
+pub(in crate::service::daemon) type Releaser = oneshot::Sender<Result<Subnet, String>>;
+
+/// Who wants to know the subnet that was taken.
+pub(in crate::service::daemon) type Renumberer = oneshot::Sender<Result<Subnet, RenumberError>>;
+
+/// Who waits for the end of a pass.
+pub(in crate::service::daemon) enum Asker {
+    /// Wants to know what was changed.
+    Changes(oneshot::Sender<Planned>),
+    /// Wants to know that nothing of this subnet is left.
+    Departure(Subnet, Releaser),
+    /// Wants to know that all is there for this subnet.
+    Arrival(Subnet, Renumberer),
+}
+
+impl Asker {
+    /// One that has gone away is nobody's concern.
+    pub(super) fn answer(self, result: Planned) {
+        match self {
+            Self::Changes(answer) => drop(answer.send(result)),
+            Self::Departure(subnet, answer) => {
+                let left = |error| {
+                    format!(
+                        "{subnet} was given up, but not everything of it could be removed from \
+                         this host yet, which is tried again: {error}"
+                    )
+                };
+                drop(answer.send(result.map(|_| subnet).map_err(left)));
+            }
+            Self::Arrival(subnet, answer) => {
+                let lacking = |error| {
+                    RenumberError::Failed(format!(
+                        "{subnet} was taken, but not everything for it could be set up on this \
+                         host yet, which is tried again: {error}"
+                    ))
+                };
+                drop(answer.send(result.map(|_| subnet).map_err(lacking)));
+            }
+        }
+    }
+}
 
 /// The passes: what they work with, when the next is due, what became of the last.
 pub(in crate::service::daemon) struct Passes<M: Machine> {
@@ -70,9 +112,13 @@ pub(in crate::service::daemon) struct Passes<M: Machine> {
     pub(super) repairs: u64,
     pub(super) last_reconcile_usec: Option<u64>,
     /// Who wants to know what would be changed.
-    pub(super) planning: Vec<Answer>,
-    /// Who wants to know what was changed.
-    pub(super) reconciling: Vec<Answer>,
+    pub(super) planning: Vec<oneshot::Sender<Planned>>,
+    /// Who waits for the next pass.
+    pub(super) reconciling: Vec<Asker>,
+    /// Who waits for the pass under way. It was begun after they had asked.
+    pub(super) attending: Vec<Asker>,
+    /// The links, as they should be and as the last pass has found or left them.
+    pub(super) interfaces: Arc<Vec<InterfaceStatus>>,
 }
 
 /// What a round has come to. It gives the kernel back.
@@ -124,6 +170,8 @@ impl<M: Machine> Passes<M> {
             last_reconcile_usec: None,
             planning: Vec::new(),
             reconciling: Vec::new(),
+            attending: Vec::new(),
+            interfaces: Arc::default(),
         }
     }
 
@@ -180,22 +228,22 @@ impl<M: Machine> Passes<M> {
         (self.reading * RESYNC_SHARE).clamp(RESYNC, RESYNC_LIMIT)
     }
 
-    pub(in crate::service::daemon) fn ask_to_reconcile(&mut self, answer: Answer) {
-        self.reconciling.push(answer);
+    pub(in crate::service::daemon) fn ask_to_reconcile(&mut self, asker: Asker) {
+        self.reconciling.push(asker);
         self.doubtful = true;
         self.hurry();
     }
 
-    pub(in crate::service::daemon) fn ask_for_plan(&mut self, answer: Answer) {
+    pub(in crate::service::daemon) fn ask_for_plan(&mut self, answer: oneshot::Sender<Planned>) {
         self.planning.push(answer);
     }
 
     /// Nobody is left waiting for an answer that may never come.
     pub(super) fn turn_away(&mut self, reason: &str) {
-        let waiting = self.planning.drain(..).chain(self.reconciling.drain(..));
-        for answer in waiting {
-            // an asker that has gone away is nobody's concern
-            drop(answer.send(Err(reason.to_owned())));
+        let planning = self.planning.drain(..).map(Asker::Changes);
+        let reconciling = self.reconciling.drain(..).chain(self.attending.drain(..));
+        for asker in planning.chain(reconciling) {
+            asker.answer(Err(reason.to_owned()));
         }
     }
 
@@ -205,6 +253,10 @@ impl<M: Machine> Passes<M> {
 
     pub(in crate::service::daemon) fn peers(&self) -> Arc<Vec<PeerStatus>> {
         self.peers.clone()
+    }
+
+    pub(in crate::service::daemon) fn interfaces(&self) -> Arc<Vec<InterfaceStatus>> {
+        self.interfaces.clone()
     }
 
     pub(in crate::service::daemon) const fn is_complete(&self) -> bool {

@@ -12,7 +12,10 @@ use crate::kernel::{Failure, KernelError};
 use crate::plan::Plan;
 use crate::service::daemon::Daemon;
 use crate::service::faults::Code;
+use crate::service::journal::Occasion;
 use crate::service::machine::Machine;
+use crate::service::status::News;
+use crate::service::{dry_run, interfaces};
 
 impl<M: Machine, D: Datastore> Daemon<M, D> {
     pub(super) fn made(&mut self, made: Made) -> bool {
@@ -31,21 +34,32 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                 false
             }
         };
+        if let (Ok(()), Some(plan)) = (&made.files, &self.passes.plan) {
+            self.world.removed(&plan.obsolete);
+        }
         let failed = made.files.err().map(|error| error.to_string());
         self.world.faults.note(Code::Files, failed);
-        let complete = proxy_runs && kernel && !self.world.faults.has(Code::Files);
-        if let Some(before) = made.before {
-            let trouble = self.trouble();
-            for answer in self.passes.reconciling.drain(..) {
-                let result = if complete {
-                    before.clone()
-                } else {
-                    Err(trouble.clone())
-                };
-                drop(answer.send(result));
+        proxy_runs && kernel && !self.world.faults.has(Code::Files)
+    }
+
+    /// What a host that is to be rid of all keeps, because somebody uses it. It is no reason to
+    /// try again at once: it goes when they have gone.
+    pub(super) fn left_behind(&self, report: &Report) -> Option<String> {
+        self.passes.plan.as_ref().filter(|plan| plan.is_empty())?;
+        let mut obstacles = report.obstacles.iter();
+        obstacles.find_map(|obstacle| match obstacle {
+            Obstacle::InUse { link, ports } => {
+                let on_it = report.addresses.iter().filter(|row| *row.link == **link);
+                let addresses: Vec<_> = on_it.map(|row| row.address.to_string()).collect();
+                Some(format!(
+                    "{link} with {} is still there, because something hangs on it: {}; stop the \
+                     containers that use it, and it goes too",
+                    addresses.join(", "),
+                    ports.join(", ")
+                ))
             }
-        }
-        complete
+            Obstacle::Foreign { .. } | Obstacle::InTheWay { .. } | Obstacle::Missing { .. } => None,
+        })
     }
 
     /// The pass is over.
@@ -72,6 +86,7 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         let obstacle = obstacle.map(ToString::to_string);
         self.world.faults.note(Code::ForeignLink, obstacle);
         let complete = is_reached(report);
+        self.see_links(report);
         self.tell_changes(report, complete);
         if complete {
             self.passes.reached.clone_from(&self.passes.plan);
@@ -104,17 +119,41 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             return;
         }
         let changes = report.applied.len();
+        if !is_repair && passes.plan.as_ref().is_some_and(|plan| plan.is_empty()) {
+            // what was set up before it is gone with it
+            passes.untold = 0;
+            tracing::info!(changes, change = %first, "removed from this host");
+            return;
+        }
         if !is_repair {
             passes.untold += changes;
             passes.tell();
             return;
         }
         passes.repairs += changes as u64;
+        let first_few = report.applied.iter().take(News::MOST_CHANGES);
+        let repaired = first_few.map(dry_run::in_words).collect();
+        // nobody need listen
+        drop(self.news.send(News::DriftRepaired(repaired)));
         if known {
             // the fault tells; a line for each round of a dispute would flood
-            tracing::debug!(changes, %first, "repaired");
+            tracing::debug!(changes, change = %first, "repaired");
         } else {
-            tracing::info!(changes, %first, "repaired");
+            tracing::info!(
+                message_id = Occasion::DriftRepaired.id(),
+                changes,
+                change = %first,
+                "repaired"
+            );
+        }
+    }
+
+    fn see_links(&mut self, report: &Report) {
+        let passes = &mut self.passes;
+        let Some(plan) = &passes.plan else { return };
+        let interfaces = interfaces::listed(&plan.kernel, report);
+        if *passes.interfaces != interfaces {
+            passes.interfaces = Arc::new(interfaces);
         }
     }
 

@@ -136,6 +136,23 @@ fn the_subnet_that_the_host_config_asks_for_is_gone_to() {
     assert!(matches!(error, RenumberError::SubnetTaken { .. }));
 }
 
+#[test]
+fn the_former_lease_of_this_node_is_nobody_elses() {
+    let mut world = holding();
+    world.reconfigure(config("[node]\nsubnet = \"100.96.1.0/24\"\n"));
+    world.renumber(Some(subnet("100.96.9.0-24"))).unwrap();
+    let taken = moved_to(&world, "100.96.9.0-24");
+    let value = world.attrs().unwrap().to_json();
+    world.renumbered(Ok(taken), at(2)).unwrap();
+    let put = Event::Put(entry("subnets/100.96.9.0-24", &value, 20));
+    world.changed(vec![put], at(2));
+    let faults = world.faults.list();
+    let text = &faults[0].text;
+    let expected = "node.subnet asks for 100.96.1.0/24, but this node has 100.96.9.0/24 already; \
+                    to move there: flannel-rs renumber";
+    assert_eq!((faults.len(), text.as_str()), (1, expected));
+}
+
 /// It was made while this node held another: flannel looks at it only at a start.
 #[test]
 fn a_reservation_for_this_node_is_told_and_gone_to() {
