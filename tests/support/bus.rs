@@ -29,10 +29,39 @@ impl PrivateBus {
             folder,
             daemon: None,
         };
-        let socket = bus.socket();
-        let config = CONFIG.replace("SOCKET", socket.to_str().unwrap());
-        fs::write(bus.config(), config).unwrap();
+        bus.configure(&format!("<include>{POLICY}</include>"));
         Some(bus)
+    }
+
+    /// The place for a daemon that knows nothing of the service's policy.
+    pub(crate) fn without_policy() -> Option<Self> {
+        let bus = Self::stopped()?;
+        bus.configure("");
+        Some(bus)
+    }
+
+    /// Rules for the daemon, for when it reads them next, besides those that every system has.
+    /// What owns the names of the tests' other actors is the user who runs the tests.
+    fn configure(&self, rules: &str) {
+        let user = nix::unistd::geteuid();
+        let names = match user.is_root() {
+            true => "<allow own=\"org.freedesktop.PolicyKit1\"/>",
+            false => "<allow own=\"*\"/>",
+        };
+        let config = CONFIG
+            .replace("SOCKET", self.socket().to_str().unwrap())
+            .replace("USER", &user.to_string())
+            .replace("NAMES", names)
+            .replace("RULES", rules);
+        fs::write(self.config(), config).unwrap();
+    }
+
+    /// Has the running daemon learn the policy.
+    pub(crate) fn install_policy(&self) {
+        self.configure(&format!("<include>{POLICY}</include>"));
+        let daemon = self.daemon.as_ref().unwrap().id();
+        let daemon = nix::unistd::Pid::from_raw(daemon.try_into().unwrap());
+        nix::sys::signal::kill(daemon, nix::sys::signal::SIGHUP).unwrap();
     }
 
     /// A running bus, if there can be one.
@@ -76,22 +105,36 @@ impl PrivateBus {
 
     /// Runs busctl with these words; `None`, with a message, where it is not installed.
     pub(crate) fn busctl(&self, words: &str) -> Option<Output> {
-        self.client("busctl", &[], words)
+        self.client("busctl", words)
     }
 
-    /// The same as the user nobody.
+    /// The same as the user nobody; `None` also where nobody can become somebody else.
     pub(crate) fn busctl_as_nobody(&self, words: &str) -> Option<Output> {
-        let user = "--reuid=65534 --regid=65534 --clear-groups busctl";
-        let user: Vec<_> = user.split(' ').collect();
-        installed("busctl").then(|| self.client("setpriv", &user, words))?
+        let mut command = self.nobody("busctl")?;
+        command.arg(format!("--address={}", self.address()));
+        Some(command.args(words.split(' ')).output().unwrap())
     }
 
-    fn client(&self, program: &str, before: &[&str], words: &str) -> Option<Output> {
+    /// A program that is to be run as the user nobody, on this bus.
+    pub(crate) fn nobody(&self, program: &str) -> Option<Command> {
+        if !installed(program) || !installed("setpriv") {
+            return None;
+        }
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root can become somebody else");
+            return None;
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]);
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", self.address());
+        Some(command)
+    }
+
+    fn client(&self, program: &str, words: &str) -> Option<Output> {
         if !installed(program) {
             return None;
         }
         let output = Command::new(program)
-            .args(before)
             .arg(format!("--address={}", self.address()))
             .args(words.split(' '))
             .output();
@@ -124,11 +167,18 @@ fn installed(program: &str) -> bool {
             eprintln!("skipped: {program} is not installed");
             false
         }
-        found => found.unwrap().status.success(),
+        // gdbus(1) has no such option
+        found => found.is_ok(),
     }
 }
 
-/// Everybody may connect, own any name and send everything.
+/// What the service's package installs.
+const POLICY: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/systemd/dbus-1/system.d/org.flannelrs.Flannel1.conf"
+);
+
+/// As every system has it: nobody owns a name and nobody is called unless a rule says so.
 const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -137,9 +187,22 @@ const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bu
   <auth>EXTERNAL</auth>
   <policy context="default">
     <allow user="*"/>
-    <allow own="*"/>
-    <allow send_destination="*"/>
-    <allow receive_sender="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus"/>
+    <allow send_destination="org.freedesktop.PolicyKit1"/>
   </policy>
+  <policy user="USER">
+    NAMES
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Monitoring"/>
+  </policy>
+  RULES
 </busconfig>
 "#;

@@ -6,11 +6,15 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flannel_rs::service::daemon::Ends;
 use flannel_rs::service::dbus::{Bus, NAME, ROOT, serve_on};
 use flannel_rs::service::duty::Pulse;
-use flannel_rs::service::status::{Command, DatastoreStatus, PeerPath, PeerStatus, State, Status};
+use flannel_rs::service::status::{
+    Command, DatastoreStatus, InterfaceStatus, LinkStatus, News, PeerPath, PeerStatus, State,
+    Status,
+};
 use futures_util::StreamExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use zbus::proxy::CacheProperties;
@@ -20,11 +24,13 @@ use super::bus::PrivateBus;
 
 pub(crate) const MANAGER: &str = "org.flannelrs.Flannel1.Manager";
 pub(crate) const PEER: &str = "org.flannelrs.Flannel1.Peer";
+pub(crate) const LINK: &str = "org.flannelrs.Flannel1.Interface";
 
 /// A service that does nothing but be on the bus.
 pub(crate) struct Node {
     pub(crate) status: watch::Sender<Status>,
     pub(crate) commands: Option<mpsc::Receiver<Command>>,
+    pub(crate) news: broadcast::Sender<News>,
     pub(crate) serving: JoinHandle<()>,
     client: Option<Connection>,
     pub(crate) bus: PrivateBus,
@@ -39,17 +45,14 @@ impl Node {
     }
 
     pub(crate) fn on(bus: PrivateBus, status: Status) -> Self {
-        let (status, seen) = watch::channel(status);
-        let (sender, commands) = mpsc::channel(4);
-        let serving = tokio::spawn(serve_on(
-            Bus::At(bus.address()),
-            seen,
-            sender,
-            Pulse::default(),
-        ));
+        let (ends, status, commands) = ends(status);
+        let news = ends.news.clone();
+        let serving = serve_on(Bus::At(bus.address()), ends, Pulse::default());
+        let serving = tokio::spawn(serving);
         Self {
             status,
             commands: Some(commands),
+            news,
             serving,
             client: None,
             bus,
@@ -72,7 +75,7 @@ impl Node {
         self.client = Some(client);
     }
 
-    fn client(&self) -> &Connection {
+    pub(crate) fn client(&self) -> &Connection {
         self.client.as_ref().unwrap()
     }
 
@@ -106,11 +109,17 @@ impl Node {
 
     /// The paths of all peers.
     pub(crate) async fn managed(&self) -> Vec<String> {
+        self.managed_with(PEER).await
+    }
+
+    /// The paths of all objects with an interface.
+    pub(crate) async fn managed_with(&self, interface: &str) -> Vec<String> {
         type Objects = HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedVariant>>>;
         let root = self.proxy(ROOT, "org.freedesktop.DBus.ObjectManager").await;
         let objects: Objects = root.call("GetManagedObjects", &()).await.unwrap();
-        let peers = objects.into_iter().filter(|(_, i)| i.contains_key(PEER));
-        let mut paths: Vec<_> = peers.map(|(path, _)| path.to_string()).collect();
+        let objects = objects.into_iter();
+        let with = objects.filter(|(_, has)| has.contains_key(interface));
+        let mut paths: Vec<_> = with.map(|(path, _)| path.to_string()).collect();
         paths.sort();
         paths
     }
@@ -163,6 +172,17 @@ impl Signals {
                 let (path, names): (OwnedObjectPath, Vec<String>) = body.deserialize().unwrap();
                 format!("{path} {}", names.join(" "))
             }
+            "DriftRepaired" => {
+                let changes: Vec<(String, String)> = body.deserialize().unwrap();
+                let lines = changes
+                    .iter()
+                    .map(|(verb, object)| format!("{verb} {object}"));
+                lines.collect::<Vec<_>>().join("\n")
+            }
+            "SubnetConflict" => {
+                let (subnet, holder): (String, String) = body.deserialize().unwrap();
+                format!("{subnet} {holder:?}")
+            }
             other => panic!("{other}"),
         };
         format!("{path} {member} {about}")
@@ -182,6 +202,18 @@ pub(crate) fn shown(properties: &HashMap<String, OwnedVariant>) -> String {
         format!("{name} {value}\n")
     };
     sorted.into_iter().map(line).collect()
+}
+
+/// The ends of a service that does nothing, and the ends that it would hold itself.
+pub(crate) fn ends(status: Status) -> (Ends, watch::Sender<Status>, mpsc::Receiver<Command>) {
+    let (status, seen) = watch::channel(status);
+    let (sender, commands) = mpsc::channel(4);
+    let ends = Ends {
+        status: seen,
+        commands: sender,
+        news: broadcast::channel(16).0,
+    };
+    (ends, status, commands)
 }
 
 /// A client's connection.
@@ -213,6 +245,8 @@ pub(crate) fn status() -> Status {
         },
         peers: Arc::new(vec![peer(2), peer(3)]),
         garbage: Vec::new(),
+        log_level: "info".to_owned(),
+        interfaces: Arc::new(vec![tunnel()]),
         last_reconcile_usec: Some(1_800_000_000_000_000),
         repairs: 7,
     }
@@ -227,5 +261,21 @@ pub(crate) fn peer(third: u8) -> PeerStatus {
         mac: Some(format!("02:00:00:00:00:{third:02x}")),
         path: PeerPath::Tunnel,
         obstacle: None,
+    }
+}
+
+/// The tunnel device as it should be, and is.
+pub(crate) fn tunnel() -> InterfaceStatus {
+    let link = LinkStatus {
+        kind: "vxlan".to_owned(),
+        mac: Some("02:00:00:00:00:01".to_owned()),
+        mtu: 1450,
+        up: true,
+        addresses: vec!["100.96.1.0/32".to_owned()],
+    };
+    InterfaceStatus {
+        name: "flannel.1".to_owned(),
+        desired: Some(link.clone()),
+        observed: Some(link),
     }
 }

@@ -1,17 +1,20 @@
 //! The `Manager` interface: this node.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
 use zbus::message::Header;
-use zbus::{Connection, fdo, interface};
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, interface};
 
+use super::authority::{Action, Request};
+use super::orders::Orders;
+use super::refusal::Refusal;
 use super::text;
 use crate::cluster::subnet::Subnet;
-use crate::service::status::{Command, PlannedChange, RenumberError, Status};
+use crate::service::status::{Command, PlannedChange, Status};
 
 /// This node on the bus. Only `&self` methods and a shared status: a method that waits for the
 /// service keeps zbus's lock on the object, and must not hold up the properties.
@@ -20,119 +23,219 @@ pub(super) struct Manager {
     pub(super) published: watch::Receiver<Arc<Status>>,
     /// The status of this moment.
     pub(super) current: watch::Receiver<Status>,
-    pub(super) commands: mpsc::Sender<Command>,
-    /// Everybody may ask for a plan, so at most one of those waits among the commands.
-    pub(super) plan_turn: Mutex<()>,
-}
-
-/// What a method answers when it does not do what was asked.
-#[derive(Debug, zbus::DBusError)]
-#[zbus(prefix = "org.flannelrs.Flannel1.Error")]
-pub(super) enum Error {
-    /// The caller may not do this.
-    NotAuthorized(String),
-    /// It went wrong; the text says what and why.
-    Failed(String),
-    /// The service is stopping.
-    Unavailable(String),
-    /// The argument is not a subnet.
-    InvalidSubnet(String),
-    /// The node has the subnet that it should have.
-    NothingToRenumber(String),
-    /// The subnet is not one of the network.
-    OutsideNetwork(String),
-    /// Somebody has the subnet.
-    SubnetTaken(String),
-}
-
-impl From<String> for Error {
-    fn from(cause: String) -> Self {
-        Self::Failed(text(&cause))
-    }
-}
-
-impl From<RenumberError> for Error {
-    fn from(error: RenumberError) -> Self {
-        let cause = text(&error.to_string());
-        match error {
-            RenumberError::NothingToRenumber(_) => Self::NothingToRenumber(cause),
-            RenumberError::OutsideNetwork { .. } => Self::OutsideNetwork(cause),
-            RenumberError::SubnetTaken { .. } => Self::SubnetTaken(cause),
-            RenumberError::NoLease | RenumberError::UnderWay | RenumberError::Failed(_) => {
-                Self::Failed(cause)
-            }
-        }
-    }
+    pub(super) orders: Arc<Orders>,
 }
 
 /// The overlay network as this node has it: its lease, its health, and what to ask of it.
 #[interface(name = "org.flannelrs.Flannel1.Manager")]
 impl Manager {
-    /// Read the configuration file again and act on it. Only root may call this.
+    /// Read the configuration file again and act on it; a node that was withdrawn by ReleaseLease
+    /// or Cleanup takes part again. Answers once the file is read.
+    ///
+    /// Errors: Failed (the file has a mistake, which the text names; nothing changes).
+    ///
+    /// Root may call it; others need the polkit action org.flannelrs.Flannel1.reload, and get
+    /// NotAuthorized, or InteractiveAuthorizationRequired where a password would do and the call
+    /// does not allow to ask for it.
     async fn reload(
         &self,
-        #[zbus(header)] header: Header<'_>,
+        #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<(), Error> {
-        only_root(&header, connection).await?;
-        self.ask(Command::Reload).await
+    ) -> Result<(), Refusal> {
+        self.allow(Action::Reload, &call, connection).await?;
+        Ok(self.orders.ask(Command::Reload).await??)
     }
 
     /// Make the kernel equal to the plan now, and answer with what was changed, as pairs of a
     /// verb ("add", "set", "replace", "delete", "write") and an object in the words of ip(8).
-    /// Only root may call this.
+    ///
+    /// Errors: Failed (the kernel refused a change, or the service is too busy).
+    ///
+    /// Root may call it; others need the polkit action org.flannelrs.Flannel1.reconcile, and get
+    /// NotAuthorized, or InteractiveAuthorizationRequired where a password would do and the call
+    /// does not allow to ask for it.
     #[zbus(out_args("changes"))]
     async fn reconcile(
         &self,
-        #[zbus(header)] header: Header<'_>,
+        #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<Vec<(String, String)>, Error> {
-        only_root(&header, connection).await?;
-        self.ask(Command::Reconcile).await.map(pairs)
+    ) -> Result<Vec<(String, String)>, Refusal> {
+        self.allow(Action::Reconcile, &call, connection).await?;
+        let changes = self.orders.ask(Command::Reconcile).await??;
+        Ok(pairs(changes))
     }
 
-    /// What Reconcile would change right now, in the same form. Changes nothing.
+    /// What Reconcile would change right now, in the same form. Changes nothing and needs no
+    /// authorization.
+    ///
+    /// Errors: Failed (the kernel cannot be read, or too many wait for a plan), Unavailable (the
+    /// service is stopping; every method may say so).
     #[zbus(out_args("changes"))]
-    async fn plan(&self) -> Result<Vec<(String, String)>, Error> {
-        let _turn = timeout(ANSWER_LIMIT, self.plan_turn.lock())
-            .await
-            .map_err(|_| late())?;
-        self.ask(Command::Plan).await.map(pairs)
+    async fn plan(&self) -> Result<Vec<(String, String)>, Refusal> {
+        self.orders.plan().await.map(pairs)
     }
 
     /// Give this node's subnet up and take another: the given one, such as "100.96.3.0/24", or,
     /// if it is empty, whichever the faults call for: one of a changed network, the one that the
     /// configuration or a reservation asks for, or any but one that somebody else has taken.
-    /// Answers with the new subnet. The node's containers have to be started again. Only root
-    /// may call this.
-    #[zbus(out_args("subnet"))]
+    /// Answers with the new subnet, once this host has its interfaces, routes and files for it. The
+    /// node's containers have to be started again.
+    ///
+    /// Errors: InvalidSubnet (the argument is not a subnet), OutsideNetwork (it is not one of the
+    /// network), SubnetTaken (somebody has it), NothingToRenumber (it was empty, and there is no
+    /// need to move), Failed (no lease is held yet, the datastore does not answer, or the subnet was
+    /// taken and this host cannot follow yet, which is tried again).
+    ///
+    /// Root may call it; others need the polkit action org.flannelrs.Flannel1.renumber, and get
+    /// NotAuthorized, or InteractiveAuthorizationRequired where a password would do and the call
+    /// does not allow to ask for it.
+    #[zbus(out_args("taken"))]
     async fn renumber(
         &self,
         subnet: &str,
-        #[zbus(header)] header: Header<'_>,
+        #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<String, Error> {
-        only_root(&header, connection).await?;
-        let invalid = || {
-            let shown: String = subnet.chars().take(100).collect();
-            Error::InvalidSubnet(format!("{shown:?} is not a subnet such as 100.96.1.0/24"))
-        };
+    ) -> Result<String, Refusal> {
         let asked = match subnet {
             "" => None,
-            text => Some(text.parse::<Ipv4Net>().map_err(|_| invalid())?),
+            text => Some(parse(text)?),
         };
-        let asked = asked.map(Subnet::new);
-        let taken = self.ask(|answer| Command::Renumber(asked, answer)).await?;
+        let named = asked.map(|subnet| subnet.to_string());
+        let mut details = BTreeMap::new();
+        if let Some(subnet) = &named {
+            details.insert("subnet", subnet.as_str());
+            details.insert("polkit.message", "Authentication is required to move the containers of this host to the subnet $(subnet).");
+        }
+        let request = Request {
+            action: Action::Renumber,
+            details,
+            call: &call,
+            connection,
+        };
+        self.orders.allow(request).await?;
+        let renumber = |answer| Command::Renumber(asked, answer);
+        let taken = self.orders.ask(renumber).await??;
         Ok(taken.to_string())
     }
 
-    /// Everything that the service knows about itself and its peers at this moment, as a JSON
-    /// object.
-    #[zbus(out_args("json"))]
-    fn describe(&self) -> Result<String, Error> {
-        let status = self.current.borrow().clone();
-        serde_json::to_string_pretty(&status).map_err(|error| Error::Failed(error.to_string()))
+    /// Give the lease back and take no further part in the network: remove from this host all
+    /// that is the service's, its interfaces, routes and files, and stay withdrawn until Reload
+    /// or a restart. Answers with the subnet that was given back, such as "100.96.1.0/24", which
+    /// another node may take from then on. Containers of this host lose the network.
+    ///
+    /// Errors: Failed (no lease is held, it is no longer the one that somebody was asked about, or
+    /// the datastore does not answer; or the lease was given back, but the bridge is still there,
+    /// because something hangs on it).
+    ///
+    /// Root may call it; others need the polkit action org.flannelrs.Flannel1.release, and get
+    /// NotAuthorized, or InteractiveAuthorizationRequired where a password would do and the call
+    /// does not allow to ask for it.
+    #[zbus(out_args("subnet"))]
+    async fn release_lease(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, Refusal> {
+        let current = || self.current.borrow().subnet.as_deref().map(text);
+        let subnet = current();
+        let mut details = BTreeMap::new();
+        if let Some(subnet) = &subnet {
+            details.insert("subnet", subnet.as_str());
+            details.insert("polkit.message", "Authentication is required to give the subnet $(subnet) back and to take this host out of the overlay network.");
+        }
+        let request = Request {
+            action: Action::Release,
+            details,
+            call: &call,
+            connection,
+        };
+        self.orders.allow(request).await?;
+        let now = current();
+        if now != subnet {
+            let named = |subnet: &Option<String>| subnet.clone().unwrap_or("none".to_owned());
+            return Err(Refusal::Failed(format!(
+                "nothing was released: the subnet was {} when it was asked for, and is {} now; call again",
+                named(&subnet),
+                named(&now)
+            )));
+        }
+        let released = self.orders.ask(Command::Release).await??;
+        Ok(released.to_string())
     }
+
+    /// Remove from this host all that is the service's, its interfaces, routes and files, and
+    /// stay withdrawn until Reload or a restart. The lease stays, so that the node has the same
+    /// subnet when it comes back. Answers with what was removed, in the form of Reconcile.
+    /// Containers of this host lose the network.
+    ///
+    /// Errors: Failed (the kernel refused a change, the bridge is still there because something
+    /// hangs on it, or the service is too busy).
+    ///
+    /// Root may call it; others need the polkit action org.flannelrs.Flannel1.cleanup, and get
+    /// NotAuthorized, or InteractiveAuthorizationRequired where a password would do and the call
+    /// does not allow to ask for it.
+    #[zbus(out_args("changes"))]
+    async fn cleanup(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<(String, String)>, Refusal> {
+        self.allow(Action::Cleanup, &call, connection).await?;
+        let removed = self.orders.ask(Command::Cleanup).await??;
+        Ok(pairs(removed))
+    }
+
+    /// Log at this level until the service ends: "error", "warn", "info", "debug" or "trace", or
+    /// directives such as "info,flannel_rs=debug". The level in the configuration counts again
+    /// from the next start on.
+    ///
+    /// Errors: InvalidLogLevel (it is no such level; the old one stays).
+    ///
+    /// Root may call it; others need the polkit action org.flannelrs.Flannel1.set-log-level, and get
+    /// NotAuthorized, or InteractiveAuthorizationRequired where a password would do and the call
+    /// does not allow to ask for it.
+    async fn set_log_level(
+        &self,
+        level: &str,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Refusal> {
+        if level.len() > LONGEST_LEVEL {
+            let cause = format!("a level has at most {LONGEST_LEVEL} letters");
+            return Err(Refusal::InvalidLogLevel(cause));
+        }
+        self.allow(Action::SetLogLevel, &call, connection).await?;
+        let set = |answer| Command::SetLogLevel(level.to_owned(), answer);
+        self.orders
+            .ask(set)
+            .await?
+            .map_err(Refusal::InvalidLogLevel)
+    }
+
+    /// Everything that the service knows about itself and its peers at this moment, as a JSON
+    /// object. Needs no authorization.
+    #[zbus(out_args("json"))]
+    fn describe(&self) -> Result<String, Refusal> {
+        let status = self.current.borrow().clone();
+        serde_json::to_string_pretty(&status).map_err(|error| Refusal::Failed(error.to_string()))
+    }
+
+    /// Interfaces, routes or other rows that somebody else had changed were put right, in the
+    /// form of Reconcile; at most the first 1000 of them.
+    #[zbus(signal)]
+    pub(super) async fn drift_repaired(
+        emitter: &SignalEmitter<'_>,
+        changes: Vec<(String, String)>,
+    ) -> zbus::Result<()>;
+
+    /// Somebody else holds the subnet of this node. The holder is an IPv4 address, empty if it
+    /// cannot be read.
+    #[zbus(signal)]
+    pub(super) async fn subnet_conflict(
+        emitter: &SignalEmitter<'_>,
+        subnet: &str,
+        holder: &str,
+    ) -> zbus::Result<()>;
 
     /// The version of the running service.
     #[zbus(property(emits_changed_signal = "const"))]
@@ -141,8 +244,8 @@ impl Manager {
     }
 
     /// How far the service has come: "waiting" (something is missing that it cannot start
-    /// without), "running", "degraded" (it forwards packets, but something is wrong) or
-    /// "stopping".
+    /// without), "running", "degraded" (it forwards packets, but something is wrong), "withdrawn"
+    /// (it was asked to take no part, by ReleaseLease or Cleanup) or "stopping". More may come.
     #[zbus(property)]
     fn state(&self) -> String {
         self.published.borrow().state.name().to_owned()
@@ -239,7 +342,14 @@ impl Manager {
         self.published.borrow().last_reconcile_usec.unwrap_or(0)
     }
 
-    /// How many rows in the kernel were put right that somebody else had changed.
+    /// What goes to the log: a level, or directives such as "info,flannel_rs=debug".
+    #[zbus(property)]
+    fn log_level(&self) -> String {
+        text(&self.published.borrow().log_level)
+    }
+
+    /// How many rows in the kernel were put right that somebody else had changed, since the
+    /// service started.
     #[zbus(property)]
     fn repair_count(&self) -> u64 {
         self.published.borrow().repairs
@@ -247,58 +357,40 @@ impl Manager {
 }
 
 impl Manager {
-    async fn ask<T, E: Into<Error>>(
+    /// For an action of which there is no more to say than its name.
+    async fn allow(
         &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
-    ) -> Result<T, Error> {
-        let (answer, answered) = oneshot::channel();
-        let exchange = async {
-            let sent = self.commands.send(command(answer)).await;
-            sent.map_err(|_| stopping())?;
-            let answer = answered.await.map_err(|_| stopping())?;
-            answer.map_err(Into::into)
+        action: Action,
+        call: &Header<'_>,
+        connection: &Connection,
+    ) -> Result<(), Refusal> {
+        let request = Request {
+            action,
+            details: BTreeMap::new(),
+            call,
+            connection,
         };
-        let answer = timeout(ANSWER_LIMIT, exchange).await;
-        answer.unwrap_or_else(|_| Err(late()))
+        self.orders.allow(request).await
     }
 }
 
-/// Asks the bus who the caller is: the bus knows it from the socket, so nobody can pretend.
-async fn only_root(header: &Header<'_>, connection: &Connection) -> Result<(), Error> {
-    let refused = |cause: &str| Error::NotAuthorized(format!("only root may do this: {cause}"));
-    let caller = header
-        .sender()
-        .ok_or_else(|| refused("the caller has no name on the bus"))?;
-    let look_up = async {
-        let bus = fdo::DBusProxy::new(connection).await?;
-        bus.get_connection_unix_user(caller.to_owned().into()).await
+fn parse(subnet: &str) -> Result<Subnet, Refusal> {
+    let invalid = |_| {
+        let shown: String = subnet.chars().take(100).collect();
+        Refusal::InvalidSubnet(format!("{shown:?} is not a subnet such as 100.96.1.0/24"))
     };
-    match timeout(ANSWER_LIMIT, look_up).await {
-        Ok(Ok(0)) => Ok(()),
-        Ok(Ok(uid)) => Err(refused(&format!("the caller has uid {uid}"))),
-        Ok(Err(error)) => Err(refused(&error.to_string())),
-        Err(_) => Err(refused("the bus does not say who the caller is")),
-    }
-}
-
-fn stopping() -> Error {
-    Error::Unavailable("the service is stopping".to_owned())
-}
-
-fn late() -> Error {
-    Error::Failed(format!(
-        "the service is busy and did not answer within {ANSWER_LIMIT:?}; what was asked may still be done"
-    ))
+    subnet.parse::<Ipv4Net>().map(Subnet::new).map_err(invalid)
 }
 
 fn optional(value: Option<&String>) -> String {
     value.map(|value| text(value)).unwrap_or_default()
 }
 
-fn pairs(changes: Vec<PlannedChange>) -> Vec<(String, String)> {
+/// Changes as they go over the bus.
+pub(super) fn pairs(changes: Vec<PlannedChange>) -> Vec<(String, String)> {
     let pair = |change: PlannedChange| (text(&change.verb), text(&change.object));
     changes.into_iter().map(pair).collect()
 }
 
-/// Less than the 25 s after which clients of D-Bus give up by themselves, so that they hear why.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+/// Room for a few directives; each copy of the status carries the level.
+const LONGEST_LEVEL: usize = 1000;

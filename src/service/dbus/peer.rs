@@ -2,11 +2,12 @@
 
 use zbus::interface;
 
+use super::collection::Shown;
 use super::{ROOT, text};
 use crate::service::status::PeerStatus;
 
 /// One other node on the bus.
-pub(super) struct Peer(pub(super) PeerStatus);
+pub(super) struct Peer(PeerStatus);
 
 /// Another node of the network, by the lease that it holds.
 #[interface(name = "org.flannelrs.Flannel1.Peer")]
@@ -17,7 +18,7 @@ impl Peer {
         text(&self.0.subnet)
     }
 
-    /// Where packets to the peer are sent.
+    /// The IPv4 address that packets to the peer are sent to.
     #[zbus(property, name = "PublicIP")]
     fn public_ip(&self) -> String {
         self.0.public_ip.to_string()
@@ -29,7 +30,8 @@ impl Peer {
         text(&self.0.backend)
     }
 
-    /// The Ethernet address of the peer's tunnel device. Empty for backends other than vxlan.
+    /// The Ethernet address of the peer's tunnel device, such as "02:00:00:00:00:02". Empty for
+    /// backends other than vxlan.
     #[zbus(property)]
     fn mac(&self) -> String {
         self.0.mac.as_deref().map(text).unwrap_or_default()
@@ -41,16 +43,28 @@ impl Peer {
         self.0.path.name().to_owned()
     }
 
-    /// Why the peer is not reached. Empty if it is.
+    /// Why the peer is not reached, a line for people. Empty if it is.
     #[zbus(property)]
     fn obstacle(&self) -> String {
         self.0.obstacle.as_deref().map(text).unwrap_or_default()
     }
 }
 
-/// Where the peer with a subnet lies: `…/peer/_100_96_2_0_24`. The leading underscore keeps the
-/// last component from starting with a digit, which some bindings cannot name.
-pub(super) fn path(subnet: &str) -> String {
+impl Shown for Peer {
+    type Row = PeerStatus;
+
+    fn new(row: PeerStatus) -> Self {
+        Self(row)
+    }
+
+    fn path(row: &PeerStatus) -> String {
+        path(&row.subnet)
+    }
+}
+
+/// `…/peer/_100_96_2_0_24`. The leading underscore keeps the last component from starting with a
+/// digit, which some bindings cannot name. Only subnets that are not canonical share a path.
+fn path(subnet: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let name: String = subnet.chars().map(safe).collect();
     format!("{ROOT}/peer/_{name}")

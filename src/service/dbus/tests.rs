@@ -1,6 +1,8 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::mpsc;
+
 use super::*;
 use crate::service::status::{DatastoreStatus, State};
 
@@ -28,10 +30,15 @@ async fn a_bus_that_stays_away_is_said_once() {
     let _guard = tracing::subscriber::set_default(log.subscriber());
     let (_status, seen) = watch::channel(status());
     let (commands, _service) = mpsc::channel(1);
+    let ends = Ends {
+        status: seen,
+        commands,
+        news: broadcast::channel(1).0,
+    };
     let nowhere = Bus::At("unix:path=/nonexistent/bus".to_owned());
     let tried = timeout(
         Duration::from_secs(600),
-        serve_on(nowhere, seen, commands, Pulse::default()),
+        serve_on(nowhere, ends, Pulse::default()),
     )
     .await;
     assert!(tried.is_err(), "it ended");
@@ -89,6 +96,8 @@ fn status() -> Status {
         },
         peers: Arc::default(),
         garbage: Vec::new(),
+        log_level: "info".to_owned(),
+        interfaces: Arc::default(),
         last_reconcile_usec: None,
         repairs: 0,
     }
