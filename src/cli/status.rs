@@ -1,31 +1,68 @@
 //! `flannel-rs status`.
 
 use std::fmt::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::output::{self, Colour, Palette, printable};
-use super::{Error, bus, exit_code};
+use tokio::time::timeout;
+
+use super::bus::{self, Description};
+use super::error::{Error, exit_code};
+use super::feed::{Feed, Tidings};
+use super::output::{self, Colour, Form, Palette, printable, printable_json};
+use super::peers;
 use crate::service::status::{PeerPath, PeerStatus, State, Status};
 
-/// Prints the status as text; answers the exit code.
-pub(super) fn for_people() -> Result<u8, Error> {
-    let status = parse(&bus::describe()?)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = now.map_or(0, |t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX));
-    output::print(&text(&status, now, Palette::of_stdout()))?;
+/// Prints the status, for people or all that the service says; answers the exit code. With a
+/// limit it first waits for the node to run, for so long.
+pub(super) fn show(form: Form, limit: Option<Duration>) -> Result<u8, Error> {
+    let description = match limit {
+        None => bus::describe()?,
+        Some(limit) => wait(limit)?,
+    };
+    let status = &description.status;
+    match form {
+        Form::Json => output::print(&format!("{}\n", printable_json(&description.json)))?,
+        Form::Text => output::print(&text(status, now(), Palette::of_stdout()))?,
+    };
     Ok(exit_code(status.state))
 }
 
-/// Prints the status as the service wrote it, with fields that this version may not know;
-/// answers the exit code.
-pub(super) fn as_json() -> Result<u8, Error> {
-    let json = bus::describe()?;
-    output::print(&format!("{json}\n"))?;
-    Ok(exit_code(parse(&json)?.state))
+/// How the node is once it runs, or at the end of the limit.
+fn wait(limit: Duration) -> Result<Description, Error> {
+    let mut last = None;
+    let waiting = async {
+        let mut feed = Feed::default();
+        loop {
+            match feed.next().await {
+                Tidings::Described(description) => {
+                    let runs = description.status.state == State::Running;
+                    last = Some(Ok(*description));
+                    if runs {
+                        break;
+                    }
+                }
+                // one that is not there yet may come; the rest stays as it is
+                Tidings::Gone(error @ (Error::Answer(_) | Error::NotPermitted(_))) => {
+                    last = Some(Err(error));
+                    break;
+                }
+                Tidings::Gone(error) => last = Some(Err(error)),
+                Tidings::Repaired(_) | Tidings::Conflict { .. } => {}
+            }
+        }
+    };
+    let in_time = bus::block_on(async { timeout(limit, waiting).await.is_ok() })?;
+    if !in_time {
+        let limit = humantime::format_duration(limit);
+        output::complain(&format!("the node was not running within {limit}"));
+    }
+    last.unwrap_or_else(bus::describe)
 }
 
-fn parse(json: &str) -> Result<Status, Error> {
-    serde_json::from_str(json).map_err(|error| Error::Answer(error.to_string()))
+/// Microseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// The whole page. `now` is in microseconds since 1970.
@@ -42,7 +79,7 @@ fn text(status: &Status, now: u64, palette: Palette) -> String {
         ("lease", lease(status, now)),
         ("datastore", datastore(status)),
         ("kernel", kernel(status, now)),
-        ("peers", peers(&status.peers)),
+        ("peers", reachable(&status.peers)),
     ];
     for (name, value) in rows {
         let _ = writeln!(page, "  {name:<9}  {}", printable(&value));
@@ -53,7 +90,7 @@ fn text(status: &Status, now: u64, palette: Palette) -> String {
     }
     if !status.peers.is_empty() {
         page.push('\n');
-        page.push_str(&table(&status.peers));
+        page.push_str(&peers::table(&status.peers));
     }
     page
 }
@@ -61,13 +98,14 @@ fn text(status: &Status, now: u64, palette: Palette) -> String {
 const fn colour(state: State) -> Colour {
     match state {
         State::Running => Colour::Green,
-        State::Waiting | State::Stopping => Colour::Yellow,
+        State::Waiting | State::Withdrawn | State::Stopping => Colour::Yellow,
         State::Degraded => Colour::Red,
     }
 }
 
 fn subnet(status: &Status) -> String {
-    let mut line = status.subnet.as_deref().unwrap_or("none yet").to_owned();
+    let none = none(status);
+    let mut line = status.subnet.as_deref().unwrap_or(none).to_owned();
     if let Some(network) = &status.network {
         let _ = write!(line, " of {network}");
     }
@@ -75,6 +113,14 @@ fn subnet(status: &Status) -> String {
         let _ = write!(line, ", MTU {}", status.mtu);
     }
     line
+}
+
+/// What there is of something that comes with the lease, without one.
+const fn none(status: &Status) -> &'static str {
+    match status.state {
+        State::Withdrawn => "none",
+        State::Waiting | State::Running | State::Degraded | State::Stopping => "none yet",
+    }
 }
 
 fn backend(status: &Status) -> String {
@@ -90,7 +136,7 @@ fn backend(status: &Status) -> String {
 
 fn lease(status: &Status, now: u64) -> String {
     match (&status.subnet, status.lease_expires_usec) {
-        (None, _) => "none yet".to_owned(),
+        (None, _) => none(status).to_owned(),
         (Some(_), None) => "reserved, never expires".to_owned(),
         (Some(_), Some(at)) if at >= now => format!("expires in {}", span(at - now)),
         (Some(_), Some(at)) => format!("expired {} ago", span(now - at)),
@@ -118,41 +164,12 @@ fn kernel(status: &Status, now: u64) -> String {
     }
 }
 
-fn peers(peers: &[PeerStatus]) -> String {
+fn reachable(peers: &[PeerStatus]) -> String {
     let reachable = peers.iter().filter(|p| p.path != PeerPath::None).count();
     match peers.len() {
         0 => "none".to_owned(),
         all => format!("{reachable} of {all} reachable"),
     }
-}
-
-fn table(peers: &[PeerStatus]) -> String {
-    let header = ["SUBNET", "PUBLIC IP", "BACKEND", "PATH", "MAC/WHY NOT"];
-    let mut rows = vec![header.map(str::to_owned)];
-    rows.extend(peers.iter().map(|peer| {
-        let last = peer.obstacle.as_ref().or(peer.mac.as_ref());
-        [
-            printable(&peer.subnet),
-            peer.public_ip.to_string(),
-            printable(&peer.backend),
-            peer.path.name().to_owned(),
-            last.map(|text| printable(text)).unwrap_or_default(),
-        ]
-    }));
-    let widths: [usize; 5] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.max().unwrap_or(0)
-    });
-    let mut page = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths);
-        let line: String = cells
-            .map(|(cell, width)| format!("{cell:<width$}  "))
-            .collect();
-        page.push_str(line.trim_end());
-        page.push('\n');
-    }
-    page
 }
 
 /// A time span by its two largest units, such as `23h 59m`.

@@ -1,10 +1,8 @@
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::*;
-use crate::service::status::{DatastoreStatus, Fault, GarbageStatus};
-
-const NOW: u64 = 1_800_000_000_000_000;
+use crate::cli::samples::{NOW, running};
+use crate::service::status::{Fault, GarbageStatus};
 
 #[test]
 fn a_running_node_with_its_peers() {
@@ -90,6 +88,22 @@ node1 is waiting
 }
 
 #[test]
+fn a_withdrawn_node_is_not_about_to_get_a_lease() {
+    let status = Status {
+        state: State::Withdrawn,
+        subnet: None,
+        lease_expires_usec: None,
+        ..running()
+    };
+    let page = text(&status, NOW, Palette::Plain);
+    assert!(
+        page.starts_with("node1 is withdrawn\n  subnet     none of "),
+        "{page}"
+    );
+    assert!(page.contains("\n  lease      none\n"), "{page}");
+}
+
+#[test]
 fn a_reservation_never_expires() {
     let mut status = running();
     status.lease_expires_usec = None;
@@ -142,42 +156,5 @@ fn fault(code: &str, text: &str) -> Fault {
         code: code.to_owned(),
         text: text.to_owned(),
         times: 1,
-    }
-}
-
-fn running() -> Status {
-    let peer = |third: u8, path, mac: Option<&str>| PeerStatus {
-        subnet: format!("100.96.{third}.0/24"),
-        public_ip: Ipv4Addr::new(192, 168, 1, 46 + third),
-        backend: "vxlan".to_owned(),
-        mac: mac.map(str::to_owned),
-        path,
-        obstacle: None,
-    };
-    Status {
-        version: "0.1.0".to_owned(),
-        state: State::Running,
-        faults: Vec::new(),
-        node_name: "node1".to_owned(),
-        node_id: "0123456789abcdef0123456789abcdef".to_owned(),
-        backend: Some("vxlan".to_owned()),
-        network: Some("100.96.0.0/16".to_owned()),
-        subnet: Some("100.96.1.0/24".to_owned()),
-        interface: Some("eth0".to_owned()),
-        public_ip: Some(Ipv4Addr::new(192, 168, 1, 47)),
-        mtu: 1450,
-        lease_expires_usec: Some(NOW + 86_399_000_000),
-        datastore: DatastoreStatus {
-            name: "etcd at http://192.168.1.47:2379".to_owned(),
-            connected: true,
-            revision: 42,
-        },
-        peers: Arc::new(vec![
-            peer(2, PeerPath::Tunnel, Some("02:1a:5f:00:10:2b")),
-            peer(3, PeerPath::Direct, None),
-        ]),
-        garbage: Vec::new(),
-        last_reconcile_usec: Some(NOW - 3_000_000),
-        repairs: 0,
     }
 }

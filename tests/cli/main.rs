@@ -2,6 +2,9 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
     reason = "clippy takes only functions marked #[test] for tests"
 )]
 
@@ -13,8 +16,13 @@ use tempfile::TempDir;
 
 use support::lab::{Lab, Shape};
 
-#[path = "support/mod.rs"]
+mod asking;
+mod fake;
+mod manual;
+#[path = "../support/mod.rs"]
 mod support;
+mod terminal;
+mod watching;
 
 /// Exit code, stdout, stderr.
 type Answer = (i32, String, String);
@@ -41,6 +49,37 @@ fn every_example_is_right_and_check_is_silent() {
             config.display()
         );
     }
+}
+
+/// The config of a host has to have the host; a file may be for others.
+#[test]
+fn the_hosts_own_config_is_checked_as_the_service_reads_it() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root has a /etc of its own");
+        return;
+    }
+    let project = env!("CARGO_MANIFEST_DIR");
+    let check = |host: &str, arguments: &str| {
+        let script = format!(
+            "hostname {host}
+             mount -t tmpfs none /etc
+             mkdir /etc/flannel-rs
+             cp {project}/examples/static.toml /etc/flannel-rs/config.toml
+             exec timeout 30 {} check {arguments}",
+            env!("CARGO_BIN_EXE_flannel-rs")
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--uts", "sh", "-ec", &script]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said)
+    };
+    let right = (Some(0), String::new());
+    assert_eq!(check("node1", ""), right);
+    assert_eq!(check("stranger", "/etc/flannel-rs/config.toml"), right);
+    let (code, said) = check("stranger", "");
+    assert_eq!(code, Some(78));
+    assert!(said.contains("this host is called \"stranger\""), "{said}");
 }
 
 #[test]
@@ -93,7 +132,7 @@ fn a_missing_config_is_named() {
 }
 
 #[test]
-fn wrong_arguments_are_told_with_the_usage() {
+fn wrong_arguments_are_told_in_one_line() {
     for (arguments, part) in [
         (
             ["frobnicate"].as_slice(),
@@ -101,55 +140,29 @@ fn wrong_arguments_are_told_with_the_usage() {
         ),
         (&["status", "--jsno"], "unexpected argument '--jsno'"),
         (&["statsu"], "a similar subcommand exists: 'status'"),
-        (&[], "Usage: flannel-rs"),
+        (&["a\u{1b}[31m\nb"], "unrecognized subcommand 'a"),
     ] {
         let (code, stdout, stderr) = run(arguments);
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}");
         assert!(
-            stderr.contains(part) && stderr.contains("--help"),
+            stderr.contains(part) && stderr.ends_with("try '--help'\n"),
             "{stderr}"
         );
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(!stderr.contains('\u{1b}'), "{stderr:?}");
     }
+    let (code, stdout, stderr) = run(&[]);
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(stderr.contains("Usage: flannel-rs <COMMAND>\n"), "{stderr}");
+    let (code, stdout, _) = run(&["--version"]);
+    let version = concat!("flannel-rs ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!((code, stdout.as_str()), (0, version));
     let (code, stdout, _) = run(&["--help"]);
     assert_eq!(code, 0);
     assert!(
         stdout.contains("  69  the service or the bus is not there"),
         "{stdout}"
     );
-}
-
-#[test]
-fn without_a_bus_status_and_plan_say_so_in_one_line() {
-    for arguments in [["status"].as_slice(), &["status", "--json"], &["plan"]] {
-        let (code, stdout, stderr) = run(arguments);
-        let start = "flannel-rs is not running, or has no D-Bus: ";
-        let end = "; try `systemctl status flannel-rs`\n";
-        assert!(
-            stderr.starts_with(start) && stderr.ends_with(end),
-            "{stderr}"
-        );
-        assert_eq!((code, stdout.as_str(), stderr.lines().count()), (69, "", 1));
-    }
-}
-
-#[test]
-fn without_a_service_status_says_so_in_one_line() {
-    let Some(lab) = Lab::new(Shape::Flat) else {
-        return;
-    };
-    let mut node = lab.node(1);
-    if !node.start_bus() {
-        return;
-    }
-    for arguments in [["status"].as_slice(), &["status", "--json"], &["plan"]] {
-        let (code, stdout, stderr) = node.program(arguments);
-        assert_eq!(
-            stderr,
-            "flannel-rs is not running, or has no D-Bus: nobody on the bus is \
-             org.flannelrs.Flannel1; try `systemctl status flannel-rs`\n"
-        );
-        assert_eq!((code, stdout.as_str()), (Some(69), ""));
-    }
 }
 
 #[test]
