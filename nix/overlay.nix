@@ -1,0 +1,1 @@
+final: _previous: { flannel-rs = final.callPackage ./package.nix { }; }

@@ -1,0 +1,34 @@
+# For work on the project: what `make test`, `make demo` and `make lint` call.
+{
+  mkShell,
+  flannel-rs,
+  cargo-deny,
+  clippy,
+  deadnix,
+  dbus,
+  etcd,
+  iperf3,
+  iproute2,
+  iputils,
+  nixfmt,
+  python3,
+  rustfmt,
+  tcpdump,
+}:
+mkShell {
+  inputsFrom = [ flannel-rs ];
+  packages = [
+    cargo-deny
+    clippy
+    deadnix
+    dbus
+    etcd
+    iperf3
+    iproute2
+    iputils
+    nixfmt
+    python3
+    rustfmt
+    tcpdump
+  ];
+}
