@@ -1,4 +1,4 @@
-//! One contract, kept by all three datastores; and what each can do wrong by itself.
+//! One contract, kept by all datastores that take writes; and what each can do wrong by itself.
 
 #[cfg(test)]
 #[path = "datastore/contract.rs"]
@@ -12,6 +12,9 @@ mod etcd_access;
 #[cfg(test)]
 #[path = "datastore/etcd_faults.rs"]
 mod etcd_faults;
+#[cfg(test)]
+#[path = "datastore/fleet.rs"]
+mod fleet;
 #[cfg(test)]
 #[path = "datastore/local.rs"]
 mod local;

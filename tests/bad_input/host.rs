@@ -2,11 +2,19 @@
 
 use std::fs::{self, File, Permissions};
 use std::net::UdpSocket;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Command, Output};
 use std::thread;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
+use nix::unistd::{Uid, setfsuid};
 
 use crate::support::lab::{Lab, Shape};
 use crate::support::process::inside;
@@ -184,6 +192,95 @@ fn a_second_service_on_one_host_ends_at_once() {
     );
     assert_eq!((code, stdout.as_str()), (Some(75), ""));
     assert!(node.is_running());
+}
+
+/// Abstract names are anybody's. Those who take the lock's must not keep the service from
+/// starting, nor have it wait for them.
+#[test]
+fn a_squatter_neither_stops_nor_delays_the_service() {
+    let Some(lab) = Lab::with_backend(Shape::Flat, VXLAN) else {
+        return;
+    };
+    let mut node = lab.node(1);
+    let _squat = beside_as_nobody(&lab.namespace("node1"), || {
+        let datagrams = UnixDatagram::bind_addr(&lock()).unwrap();
+        // one that takes no connection, and has no room for another
+        let (listener, client) = (stream(), stream());
+        let address = UnixAddr::new_abstract(LOCK.as_bytes()).unwrap();
+        bind(listener.as_raw_fd(), &address).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        connect(client.as_raw_fd(), &address).unwrap();
+        (datagrams, listener, client)
+    });
+    node.start();
+    node.wait_until_ready();
+    assert!(
+        node.log()
+            .contains("some other program holds the abstract socket @flannel-rs"),
+        "{}",
+        node.log()
+    );
+}
+
+#[test]
+fn nobody_can_crowd_the_lock_of_a_running_service() {
+    let Some(lab) = Lab::with_backend(Shape::Flat, VXLAN) else {
+        return;
+    };
+    let mut node = lab.node(1);
+    node.start();
+    node.wait_until_ready();
+    let _crowd = beside_as_nobody(&lab.namespace("node1"), || {
+        let address = UnixAddr::new_abstract(LOCK.as_bytes()).unwrap();
+        let client = || {
+            let client = stream();
+            fcntl(&client, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+            client
+        };
+        // until there is no more room, where there is any: a backlog keeps those who have left
+        let refused = |_| connect(client().as_raw_fd(), &address).is_err();
+        assert!((0..100_000).any(refused), "the backlog has no end");
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        while sender.send_to_addr(b"x", &lock()).is_ok() {}
+        sender
+    });
+    let config = node.config();
+    let config = config.to_str().unwrap();
+    for arguments in [
+        ["daemon", "--config", config].as_slice(),
+        &["cleanup", "--yes", "--config", config],
+    ] {
+        let (code, _, stderr) = node.program(arguments);
+        assert_eq!(code, Some(75), "{arguments:?}: {stderr}");
+    }
+    assert!(node.is_running());
+}
+
+const LOCK: &str = "flannel-rs";
+
+fn lock() -> SocketAddr {
+    SocketAddr::from_abstract_name(LOCK).unwrap()
+}
+
+fn stream() -> OwnedFd {
+    let (family, kind) = (AddressFamily::Unix, SockType::Stream);
+    socket(family, kind, SockFlag::SOCK_CLOEXEC, None).unwrap()
+}
+
+/// What the user nobody makes in a network namespace. A thread becomes that user, as far as
+/// files and sockets go, for itself alone.
+fn beside_as_nobody<T: Send + 'static>(
+    namespace: &str,
+    make: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let namespace = File::open(format!("/run/netns/{namespace}")).unwrap();
+    let made = thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        setfsuid(Uid::from_raw(65534));
+        make()
+    });
+    made.join().unwrap()
 }
 
 fn ended(command: &mut Command) -> (Option<i32>, String) {

@@ -21,7 +21,7 @@ pub(crate) trait Bench {
 }
 
 /// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 pub(crate) fn put<'a>(key: &'a str, value: &'a str, fence: Fence) -> Put<'a> {
     Put {

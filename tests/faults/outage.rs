@@ -30,7 +30,7 @@ fn nothing_is_lost(begin: impl FnOnce(&mut Lab), end: impl FnOnce(&mut Lab), wha
     begin(&mut lab);
     let began = Instant::now();
     for node in &nodes {
-        let alarm = r#"fault="lease-expired""#;
+        let alarm = "fault=lease-expired";
         until("the alarm", || node.log().contains(alarm));
     }
     eprintln!("{what}: the alarm was raised after {:.1?}", began.elapsed());

@@ -126,3 +126,29 @@ fn an_address_that_somebody_adds_to_docker0_stays() {
             .contains("192.0.2.1/24")
     );
 }
+
+/// A container runtime may give its links another MTU than the network has.
+#[test]
+fn a_container_of_another_mtu_changes_nothing() {
+    let Some(lab) = Lab::with_backend(Shape::Flat, r#"{"Type":"vxlan"}"#) else {
+        return;
+    };
+    let nodes = lab.start_all();
+    lab.wait_until_connected();
+    let rows = nodes[0].rows();
+    nodes[0].must(
+        "ip link add port0 mtu 1500 type veth peer name port1; ip link set port0 master docker0
+         ip link set port0 up; ip link set port1 up
+         ip link show docker0 | grep -q 'mtu 1450'",
+    );
+    // a repair of something else comes after one of the bridge
+    nodes[0].must("ip route delete 100.96.2.0/24");
+    until("the route is back", || nodes[0].rows() == rows);
+    let log = nodes[0].log();
+    let repairs: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("repaired"))
+        .collect();
+    assert_eq!(repairs.len(), 1, "{repairs:?}");
+    assert!(repairs[0].contains("100.96.2.0/24"), "{repairs:?}");
+}

@@ -9,7 +9,9 @@
 )]
 
 mod adoption;
+mod cleanup;
 mod drift;
+mod fleet;
 mod join;
 mod leases;
 mod restart;

@@ -172,7 +172,7 @@ fn the_udp_data_plane_breaks_down() {
     let news = || node.log()[log..].to_owned();
     let began = Instant::now();
     limit("2");
-    until("the log tells of it", || news().contains("fault=\"proxy\""));
+    until("the log tells of it", || news().contains("fault=proxy"));
     within(
         Duration::from_secs(5),
         began.elapsed(),
