@@ -1,19 +1,28 @@
 # make demo     three nodes on this machine; BACKEND=vxlan|host-gw|udp  STORE=local|etcd  SHAPE=flat|routed
 # make test     all tests; those that need root or network namespaces say so when they skip
-# make lint     formatting, lints, documentation, licences
+# make test-nix the NixOS module, evaluated against the nixpkgs tree that NIXPKGS=PATH names; nothing is built
+# make lint     formatting, lints, documentation, licences, shell, Python and Nix
 # make model    the model check with many more schedules: SEEDS=50000
 # make bench    the benchmarks
 # make fuzz     every fuzz target for FUZZ_SECONDS=60; FUZZ_TARGETS="lease config" runs only these
+# make install  everything at its place below DESTDIR; PREFIX=/usr  BINARY=target/release/flannel-rs (after make build)
+# make uninstall        the same files gone; the config stays
+# make deb      a Debian package in target/debian
+# make vm-tests scenarios on machines that boot systemd (vm-tests/README.md); SCENARIOS="start kill"  MACHINE=nspawn|qemu  SUITE=bookworm|trixie
 # make install-deps     the Debian packages that tests and demo need, if one is missing
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 STORE ?= local
+MACHINE ?= nspawn
+SUITE ?= bookworm
 SEEDS ?= 50000
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 CARGO_DENY := 0.20.2
 CARGO_FUZZ := 0.13.2
+NIXFMT := 0.5.3
+DEADNIX := 1.3.1
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
@@ -21,8 +30,16 @@ FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 BUILD_PACKAGES := gcc libc6-dev protobuf-compiler libprotobuf-dev
 # etcd-server starts a service of its own where systemd runs, so only those who ask for it get it
 DEMO_PACKAGES := $(BUILD_PACKAGES) dbus iproute2 iperf3 iputils-ping $(if $(filter etcd,$(STORE)),etcd-server)
+DEB_PACKAGES := $(BUILD_PACKAGES) dpkg-dev gzip
+LINT_PACKAGES := $(BUILD_PACKAGES) mypy shellcheck
+# to unpack Nix where it is not installed
+NIX_PACKAGES := mmdebstrap
+VM_PACKAGES := cpio e2fsprogs iproute2 mmdebstrap python3 qemu-system-x86 systemd-container
 FUZZ_PACKAGES := $(BUILD_PACKAGES) g++
-TEST_PACKAGES := $(DEMO_PACKAGES) etcd-client etcd-server procps tcpdump
+# of systemd the tests use tools that check files, it need not run; gdbus is of libglib2.0-bin
+TEST_PACKAGES := $(DEMO_PACKAGES) dpkg-dev etcd-client etcd-server groff-base libglib2.0-bin procps systemd tcpdump
+
+SHELL_SCRIPTS = $(shell git grep -lE '^#!(/bin/|/usr/bin/env )(ba)?sh$$' -- ':!*.rs' ':!*.py')
 
 # $(call install,PACKAGES): asks apt only when one is missing
 define install
@@ -36,7 +53,7 @@ if [[ -n $$missing ]]; then \
 fi
 endef
 
-.PHONY: build demo test model bench fuzz lint install-deps
+.PHONY: build demo test test-nix model bench fuzz lint lint-nix install uninstall deb vm-tests install-deps
 
 build:
 	cargo build --release
@@ -48,6 +65,9 @@ demo:
 
 test:
 	cargo test
+
+test-nix:
+	nix/tests/run
 
 # optimized, but with debug assertions and overflow checks as in `make test`
 model:
@@ -66,13 +86,30 @@ fuzz:
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1; \
 	done
 
-lint:
+lint: lint-nix
+	@$(call install,$(LINT_PACKAGES))
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny --version $(CARGO_DENY)
 	cargo deny check --hide-inclusion-graph licenses bans sources
+	shellcheck --severity=warning $(SHELL_SCRIPTS)
+	cd vm-tests && mypy --strict debian cluster.py run
+	cd nix/tests && MYPYPATH=../../vm-tests mypy --strict run
+
+# nixfmt_rs formats as nixfmt does
+lint-nix:
+	@$(call install,$(NIX_PACKAGES))
+	command -v nixfmt >/dev/null || cargo install --locked nixfmt_rs --version $(NIXFMT)
+	command -v deadnix >/dev/null || cargo install --locked deadnix --version $(DEADNIX)
+	nix/lint
+
+include packaging/install.mk
+
+vm-tests: deb
+	@$(call install,$(VM_PACKAGES))
+	$(SUDO) vm-tests/run --machine $(MACHINE) --suite $(SUITE) $(SCENARIOS)
 
 install-deps:
 	@$(call install,$(TEST_PACKAGES))
