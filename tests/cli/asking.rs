@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use flannel_rs::service::status::{State, Status};
+use flannel_rs::service::status::{Fault, State, Status};
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, Reply, command, finish, open_folder, run};
@@ -33,7 +33,6 @@ async fn everything_is_done_and_said() {
             "Renumber 100.96.9.0/24!",
             "100.96.9.0/24\n",
         ),
-        ("reload", "Reload!", ""),
         ("log-level", "Describe", "info\n"),
         ("log-level debug", "SetLogLevel debug!", ""),
     ];
@@ -43,6 +42,25 @@ async fn everything_is_done_and_said() {
         let calls = std::mem::take(&mut *fake.calls.lock().unwrap());
         assert_eq!(calls, [call], "{arguments}");
     }
+}
+
+/// A reload succeeds also where a part of the config waits for a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_tells_what_takes_a_restart() {
+    let Some(bus) = PrivateBus::start() else {
+        return;
+    };
+    let fault = |code: &str, text: &str| Fault {
+        code: code.to_owned(),
+        text: text.to_owned(),
+        times: 1,
+    };
+    let mut status = status();
+    status.faults = vec![fault("config", "restart it"), fault("peers", "one is away")];
+    let fake = Fake::obliging(&bus, &status).await;
+    let told = (0, String::new(), "restart it\n".to_owned());
+    assert_eq!(run(&bus, &["reload"]).await, told);
+    assert_eq!(*fake.calls.lock().unwrap(), ["Reload!", "Describe"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

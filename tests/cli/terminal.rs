@@ -95,7 +95,7 @@ async fn who_is_not_root_gets_somebody_who_can_ask_for_a_password() {
         assert_eq!(told, log, "{arguments}");
         let _ = fs::remove_file(folder.path().join("log"));
     }
-    assert_eq!(*fake.calls.lock().unwrap(), ["Reload!", "Plan"]);
+    assert_eq!(*fake.calls.lock().unwrap(), ["Reload!", "Describe", "Plan"]);
 }
 
 /// Whatever is silent, the command has an end, and the terminal its prompt.
@@ -125,7 +125,7 @@ async fn neither_a_silent_agent_nor_a_silent_bus_is_waited_for_for_ever() {
     let line = format!("PATH={path}:$PATH {limited}");
     let (code, shown) = type_at_a_terminal(&bus, &line, "").await;
     assert_eq!((code, shown.as_str()), (0, ""));
-    assert_eq!(*fake.calls.lock().unwrap(), ["Reload!"]);
+    assert_eq!(*fake.calls.lock().unwrap(), ["Reload!", "Describe"]);
     let id = fs::read_to_string(folder.path().join("agent")).unwrap();
     let process = format!("/proc/{}", id.trim());
     assert!(!Path::new(&process).exists(), "the agent is left behind");

@@ -15,8 +15,8 @@ use nix::unistd::{User, geteuid};
 use super::StartError;
 
 /// An abstract socket belongs to the network namespace and goes with the process, however that
-/// ends: just what a lock on the namespace needs. Nobody can connect to this one, so nobody who
-/// looks at it has to wait. `taken` is the answer if another service has it.
+/// ends: just what a lock on the namespace needs. Whose it is the kernel tells, so nobody who looks
+/// has to wait for its owner. `taken` is the answer if another service has it.
 pub(super) fn claim_namespace(taken: StartError) -> Result<Option<UnixDatagram>, StartError> {
     let address = SocketAddr::from_abstract_name(LOCK).map_err(anyhow::Error::from)?;
     for _ in 0..TRIES {
