@@ -3,6 +3,8 @@ ROOT = "/org/flannelrs/Flannel1"
 PEER = f"{ROOT}/peer/_100_96_2_0_24"
 
 start_cluster()
+# the bus is told of changes five times a second, the line for `systemctl status` at once
+node1.wait_until_succeeds(f"busctl tree --list {NAME} | grep -F peer/_100_96_3_0_24", 20)
 
 
 def as_root(command):
