@@ -23,6 +23,7 @@ pub use error::ConfigError;
 pub use node::{Interface, Node, Pattern};
 
 use crate::cluster::network::Network;
+use crate::proxy::Tuning;
 
 /// What this host should be. The empty file is a valid one and means every default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Config {
     pub network: Option<Network>,
     /// The containers' bridge.
     pub docker: Docker,
+    /// How the udp backend moves packets.
+    pub udp: Tuning,
     /// How long the lease lasts and when it is renewed.
     pub lease: Lease,
     /// Where this service writes.

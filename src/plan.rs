@@ -22,7 +22,7 @@ use crate::cluster::subnet::Subnet;
 use crate::kernel::state::KernelState;
 use crate::kernel::uplink::Uplink;
 use crate::mac::Mac;
-use crate::proxy::{Settings, table::Table};
+use crate::proxy::{Settings, Tuning, table::Table};
 
 pub use subnet_env::{is_about, previous_network, previous_subnet};
 pub use vxlan::vtep_mac;
@@ -42,6 +42,8 @@ pub struct Node {
     pub subnet_env: PathBuf,
     /// Where `docker.env` goes.
     pub docker_env: PathBuf,
+    /// How the udp backend moves packets.
+    pub tuning: Tuning,
 }
 
 /// What this host should be.

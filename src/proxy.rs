@@ -7,23 +7,31 @@
 //! are the business of whoever keeps the kernel's network state.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use counters::Counters;
+use counters::{Counters, Meter};
 use pulse::Silence;
 use table::Table;
 use worker::{Breakdown, Plane, Worker};
 
+mod checksum;
+pub mod coalesce;
 pub mod counters;
+mod directory;
+mod inbound;
+mod outbound;
 pub mod packet;
 mod pulse;
 mod socket;
+pub mod split;
+mod survey;
 pub mod table;
 mod tun;
+pub mod virtio;
 mod worker;
 
 /// What a [`Proxy`] connects.
@@ -34,10 +42,30 @@ pub struct Settings {
     /// The MTU that the device has or will get, in bytes. Longer packets from it are dropped, if
     /// they are longer than 1500 bytes; what peers send may have any length.
     pub mtu: u32,
-    /// The base of our subnet: the source of ICMP answers to packets without a route.
-    pub address: Ipv4Addr,
     /// The uplink's address and the port that all nodes share.
     pub bind: SocketAddrV4,
+    /// How packets are moved.
+    pub tuning: Tuning,
+}
+
+/// How packets are moved. None of it shows in the packets that arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Move many packets with one call where the kernel can (segmentation offloads, several
+    /// queues); otherwise one by one.
+    pub offload: bool,
+    /// Send each flow from a port of its own, so that receivers and network cards can spread the
+    /// load; otherwise all from the port that all nodes share.
+    pub port_per_flow: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            offload: true,
+            port_per_flow: true,
+        }
+    }
 }
 
 /// A running data plane. Dropping it stops the threads and closes the socket; the device stays,
@@ -55,8 +83,19 @@ struct Thread {
     silence: Mutex<Silence>,
 }
 
+/// How many queues a device has, with two workers each.
+fn queues(tuning: Tuning) -> usize {
+    match tuning.offload {
+        true => thread::available_parallelism().map_or(1, |count| count.get().min(MOST_QUEUES)),
+        false => 1,
+    }
+}
+
+/// More processors than this are seldom free for it.
+const MOST_QUEUES: usize = 4;
+
 /// A worker that has not come round for this long hangs: its waits are bounded, and a batch takes
-/// less than a millisecond.
+/// some milliseconds at most.
 const HANGS: Duration = Duration::from_secs(15);
 /// How long to wait for the threads to end. One that hangs must not take its owner along.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -72,23 +111,27 @@ impl Proxy {
     /// See [`ProxyError`]. If the port is taken no device has been made.
     pub fn attach(settings: Settings) -> Result<Self, ProxyError> {
         let plane = Arc::new(Plane::open(settings)?);
-        let mut proxy = Self {
-            plane,
-            threads: Vec::with_capacity(2),
-        };
-        proxy.start(Worker::Outbound, Plane::outbound)?;
-        proxy.start(Worker::Inbound, Plane::inbound)?;
+        let workers = plane.workers();
+        let threads = Vec::with_capacity(workers.len());
+        let mut proxy = Self { plane, threads };
+        for worker in workers {
+            proxy.start(worker, move |plane| match worker {
+                Worker::Outbound(queue) => outbound::work(plane, queue),
+                Worker::Inbound(queue) => inbound::work(plane, queue),
+                Worker::Survey => survey::work(plane),
+            })?;
+        }
         Ok(proxy)
     }
 
     fn start(
         &mut self,
         worker: Worker,
-        work: fn(&Plane) -> Result<(), Breakdown>,
+        work: impl FnOnce(&Plane) -> Result<(), Breakdown> + Send + 'static,
     ) -> Result<(), ProxyError> {
         let plane = Arc::clone(&self.plane);
         let handle = thread::Builder::new()
-            .name(worker.name().to_owned())
+            .name(worker.name())
             .spawn(move || plane.run(work))
             .map_err(|source| ProxyError::Resources {
                 what: "a thread",
@@ -103,14 +146,21 @@ impl Proxy {
     }
 
     /// Puts a new table in place of the present one, between two batches of packets.
-    pub fn set_table(&self, table: Table) {
+    pub fn set_table(&self, table: &Table) {
         self.plane.set_table(table);
     }
 
     /// What has been moved and dropped since [`Proxy::attach`].
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.plane.counters()
+        self.meter().totals()
+    }
+
+    /// Tells what is moved and dropped, in all and for each peer, to whoever does not have the
+    /// proxy itself.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        self.plane.meter()
     }
 
     /// Why the data plane has stopped working, if it has; it does not recover by itself. Drop it
@@ -205,10 +255,9 @@ pub enum ProxyError {
         /// The device's name.
         device: String,
     },
-    /// The name belongs to a device that cannot serve: of another kind, or a TAP device, or a TUN
-    /// device with several queues.
+    /// The name belongs to a device that cannot serve: of another kind, or a TAP device.
     #[error(
-        "{device} exists and is not a TUN device with one queue: remove it (ip link delete {device}) or choose another name"
+        "{device} exists and is not a TUN device: remove it (ip link delete {device}) or choose another name"
     )]
     NotATun {
         /// The device's name.

@@ -16,7 +16,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("kernel", &[]),
     ("proxy", &[]),
     ("plan", &["cluster", "kernel", "proxy"]),
-    ("config", &["cluster", "kernel"]),
+    ("config", &["cluster", "kernel", "proxy"]),
     ("service", &["cluster", "config", "kernel", "plan", "proxy"]),
     ("cli", &["config", "service"]),
 ];

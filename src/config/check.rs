@@ -8,8 +8,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{Fault, nearest};
-use super::raw::{self, Text};
+use super::raw::{self, Switch, Text};
 use super::{Config, Docker, Lease, Log, Paths, Store, fleet};
+use crate::proxy::Tuning;
 
 impl raw::Config {
     /// With the host's name, the host must find itself in a fleet.
@@ -27,6 +28,7 @@ impl raw::Config {
             datastore,
             network,
             docker: self.docker.0.check()?,
+            udp: self.udp.0.check(),
             lease: self.lease.0.check()?,
             paths: self.paths.0.check()?,
             log: self.log.0.check()?,
@@ -52,6 +54,17 @@ impl raw::Docker {
             manage_bridge: self.manage_bridge.is_none_or(Spanned::into_inner),
             bridge,
         })
+    }
+}
+
+impl raw::Udp {
+    fn check(self) -> Tuning {
+        let ordinary = Tuning::default();
+        let or = |switch: Switch, value| switch.map_or(value, Spanned::into_inner);
+        Tuning {
+            offload: or(self.offload, ordinary.offload),
+            port_per_flow: or(self.port_per_flow, ordinary.port_per_flow),
+        }
     }
 }
 

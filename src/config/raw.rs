@@ -21,6 +21,7 @@ pub(super) struct Config {
     pub(super) datastore: Table<Datastore>,
     pub(super) network: Option<Spanned<Table<Network>>>,
     pub(super) docker: Table<Docker>,
+    pub(super) udp: Table<Udp>,
     pub(super) lease: Table<Lease>,
     pub(super) paths: Table<Paths>,
     pub(super) log: Table<Log>,
@@ -89,6 +90,13 @@ pub(super) struct Backend {
 pub(super) struct Docker {
     pub(super) manage_bridge: Switch,
     pub(super) bridge: Text,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Udp {
+    pub(super) offload: Switch,
+    pub(super) port_per_flow: Switch,
 }
 
 #[derive(Deserialize, Default)]

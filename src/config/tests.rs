@@ -40,6 +40,9 @@ direct-routing = true
 [docker]
 manage-bridge = false
 bridge = "cni0"
+[udp]
+offload = false
+port-per-flow = false
 [lease]
 ttl = "1h 30m"
 renew-margin = "10m"
@@ -104,6 +107,10 @@ fn every_option_is_read() {
             manage_bridge: false,
             bridge: "cni0".to_owned(),
         },
+        udp: Tuning {
+            offload: false,
+            port_per_flow: false,
+        },
         lease: Lease {
             ttl: Duration::from_secs(5400),
             renew_margin: Duration::from_secs(600),
@@ -138,6 +145,7 @@ fn the_empty_file_means_every_default() {
         (config.docker.manage_bridge, &*config.docker.bridge),
         (true, "docker0")
     );
+    assert_eq!(config.udp, Tuning::default());
     assert_eq!(config.lease.ttl, Duration::from_secs(86400));
     assert_eq!(config.lease.renew_margin, Duration::from_secs(3600));
     assert_eq!(

@@ -31,6 +31,7 @@ fn node(backend: &str) -> Node {
         bridge: Some("docker0".into()),
         subnet_env: "/run/flannel/subnet.env".into(),
         docker_env: "/run/flannel/docker.env".into(),
+        tuning: Tuning::default(),
     }
 }
 
@@ -210,8 +211,8 @@ fn udp_makes_one_route_and_a_table() {
     let settings = Settings {
         device: "flannel0".into(),
         mtu: 1472,
-        address: base,
         bind: SocketAddrV4::new("192.168.1.47".parse().unwrap(), 8285),
+        tuning: Tuning::default(),
     };
     assert_eq!(proxy.settings, settings);
     let table = Table::new([

@@ -47,8 +47,8 @@ pub(super) fn plan(node: &Node, port: u16, peers: &[&Lease], plan: &mut Plan) {
         settings: Settings {
             device: DEVICE.to_owned(),
             mtu: node.mtu(),
-            address: base,
             bind: SocketAddrV4::new(node.uplink.address, port),
+            tuning: node.tuning,
         },
         table: Table::new(
             peers

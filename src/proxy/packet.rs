@@ -1,6 +1,8 @@
-//! IPv4 packets as bytes: what may pass, what passing changes, and the answer to what may not.
+//! IPv4 packets as bytes: what may pass, what passing changes, and the answers to what may not.
 
 use std::net::Ipv4Addr;
+
+use super::checksum::checksum;
 
 /// An IPv4 packet whose header is sound: version 4, a header of at least 20 bytes that lies
 /// inside the packet, and exactly the total length that the header states.
@@ -51,8 +53,33 @@ impl<'a> Packet<'a> {
         address(self.bytes, DESTINATION)
     }
 
+    /// A number that all packets of a flow share: of its addresses and ports, or of its addresses
+    /// alone where ports are not in every packet, as with fragments.
+    pub fn flow(&self) -> u32 {
+        let word = |at: usize| {
+            let bytes = self.bytes[at..].first_chunk();
+            bytes.map_or(0, |bytes| u64::from(u32::from_ne_bytes(*bytes)))
+        };
+        let header = header_length(self.bytes[0]);
+        let fragment = u16::from_be_bytes([self.bytes[FRAGMENT], self.bytes[FRAGMENT + 1]]);
+        let whole = fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0;
+        let ports = match self.bytes[PROTOCOL] {
+            TCP | UDP | SCTP if whole => word(header),
+            _ => 0,
+        };
+        let addresses = word(SOURCE) << 32 | word(DESTINATION);
+        // The multiplier of Knuth's multiplicative hashing for 64 bits: 2^64 by the golden ratio.
+        let mixed = (addresses.wrapping_mul(GOLDEN) ^ ports).wrapping_mul(GOLDEN);
+        u32::try_from((mixed ^ mixed >> 29).wrapping_mul(GOLDEN) >> 32).unwrap_or_default()
+    }
+
     /// All of it, header first.
     pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// All of it, to be changed.
+    pub fn into_bytes(self) -> &'a mut [u8] {
         self.bytes
     }
 
@@ -78,17 +105,37 @@ impl<'a> Packet<'a> {
         Ok(())
     }
 
+    /// Whether it may not be cut into fragments on its way (the DF bit).
+    pub fn is_indivisible(&self) -> bool {
+        self.bytes[FRAGMENT] & 0x40 != 0
+    }
+
     /// The ICMP "net unreachable" that tells the sender that there is no route (flannel facts
     /// §5.3), or `None` where none may be sent.
     ///
     /// Differs from flanneld in two points, both RFC 1122 §3.2.2: an echo request is answered, so
     /// that `ping` reports the missing route; packets to or from a group or no single host are not.
-    pub fn unreachable(&self, source: Ipv4Addr) -> Option<Answer> {
+    pub fn unreachable(&self) -> Option<Answer> {
+        self.answer(NET_UNREACHABLE, 0)
+    }
+
+    /// The ICMP "fragmentation needed" that tells the sender the length in bytes of the longest
+    /// packet that passes (RFC 1191), at least the 68 that every network carries (RFC 791); `None`
+    /// where none may be sent.
+    pub fn too_big(&self, longest: usize) -> Option<Answer> {
+        let longest = u16::try_from(longest).unwrap_or(u16::MAX).max(68);
+        self.answer(FRAGMENTATION_NEEDED, longest)
+    }
+
+    /// Comes from the offender's destination, as from the kernel's own tunnels
+    /// (net/ipv4/ip_tunnel_core.c, `iptunnel_pmtud_build_icmp`). From an address of this host, as
+    /// flanneld's does, the kernel drops it for a forgery unless `accept_local` is set.
+    fn answer(&self, code: u8, longest: u16) -> Option<Answer> {
         let header = header_length(self.bytes[0]);
-        let fragment = u16::from_be_bytes([self.bytes[6], self.bytes[7]]) & 0x1fff;
+        let fragment = u16::from_be_bytes([self.bytes[FRAGMENT], self.bytes[FRAGMENT + 1]]);
         let sender = address(self.bytes, SOURCE);
         if header >= LONGEST_HEADER
-            || fragment != 0
+            || fragment & FRAGMENT_OFFSET != 0
             || !self.invites_an_answer(header)
             || !is_host(sender)
             || !is_host(self.destination())
@@ -96,7 +143,9 @@ impl<'a> Packet<'a> {
             return None;
         }
         let quoted = self.bytes.len().min(header + 8);
-        Some(Answer::new(source, sender, &self.bytes[..quoted]))
+        let mut answer = Answer::new(self.destination(), sender, &self.bytes[..quoted]);
+        answer.seal(code, longest);
+        Some(answer)
     }
 
     fn invites_an_answer(&self, header: usize) -> bool {
@@ -104,7 +153,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// An ICMP "net unreachable" packet, ready to be sent.
+/// An ICMP "destination unreachable" packet, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     bytes: [u8; ANSWER_CAPACITY],
@@ -122,13 +171,19 @@ impl Answer {
         bytes[PROTOCOL] = ICMP;
         bytes[SOURCE..SOURCE + 4].copy_from_slice(&source.octets());
         bytes[DESTINATION..DESTINATION + 4].copy_from_slice(&destination.octets());
-        let sum = checksum(&bytes[..SHORTEST_HEADER]);
-        bytes[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
-        bytes[SHORTEST_HEADER] = DESTINATION_UNREACHABLE;
         bytes[QUOTE..length].copy_from_slice(quote);
-        let sum = checksum(&bytes[SHORTEST_HEADER..length]);
-        bytes[SHORTEST_HEADER + 2..SHORTEST_HEADER + 4].copy_from_slice(&sum.to_be_bytes());
         Self { bytes, length }
+    }
+
+    /// Fills in the ICMP header, with the next hop's MTU where the code has one, and the checksums.
+    fn seal(&mut self, code: u8, mtu: u16) {
+        let (header, message) = self.bytes[..self.length].split_at_mut(SHORTEST_HEADER);
+        let sum = checksum(header);
+        header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+        message[..2].copy_from_slice(&[DESTINATION_UNREACHABLE, code]);
+        message[6..8].copy_from_slice(&mtu.to_be_bytes());
+        let sum = checksum(message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
 
     /// All of it, IPv4 header first.
@@ -137,18 +192,8 @@ impl Answer {
     }
 }
 
-/// The Internet checksum (RFC 1071) of `bytes`; 0 if they contain their own right checksum.
-fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum = 0_u32;
-    for pair in bytes.chunks(2) {
-        let low = pair.get(1).copied().unwrap_or(0);
-        sum += u32::from(u16::from_be_bytes([pair[0], low]));
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or(u16::MAX)
-}
-
-fn header_length(first: u8) -> usize {
+/// Of an IPv4 header, in bytes, by the packet's first byte.
+pub(super) fn header_length(first: u8) -> usize {
     usize::from(first & 0x0f) * 4
 }
 
@@ -162,14 +207,24 @@ fn is_host(address: Ipv4Addr) -> bool {
 
 const SHORTEST_HEADER: usize = 20;
 const LONGEST_HEADER: usize = 60;
+const FRAGMENT: usize = 6;
+/// The bits of the fragment field that say where in its datagram a fragment belongs.
+const FRAGMENT_OFFSET: u16 = 0x1fff;
 const TTL: usize = 8;
 const PROTOCOL: usize = 9;
 const CHECKSUM: usize = 10;
 const SOURCE: usize = 12;
 const DESTINATION: usize = 16;
+const MORE_FRAGMENTS: u16 = 0x2000;
 const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 const ECHO_REQUEST: u8 = 8;
 const DESTINATION_UNREACHABLE: u8 = 3;
+const NET_UNREACHABLE: u8 = 0;
+const FRAGMENTATION_NEEDED: u8 = 4;
 /// Where an answer quotes the packet it answers: after its IPv4 and ICMP headers.
 const QUOTE: usize = SHORTEST_HEADER + 8;
 const ANSWER_CAPACITY: usize = QUOTE + LONGEST_HEADER + 8;

@@ -1,118 +1,147 @@
-//! The UDP socket, a batch of datagrams to each system call.
+//! The UDP sockets: many datagrams to each system call and, where the kernel can, to each message.
 //!
-//! A later way of sending (segmentation offload) fits in behind [`Socket::send`], one of
-//! receiving behind [`Socket::receive`].
+//! What leaves goes through a [`Batch`], what has arrived through an [`Incoming`].
 
-use std::array;
-use std::io::{IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::io;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
-use nix::sys::socket::{self, MsgFlags, MultiHeaders, SockaddrIn, setsockopt, sockopt};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, setsockopt, sockopt};
 
-use super::ProxyError;
+use super::{ProxyError, Tuning};
 
-/// How many packets a system call moves at most.
-pub(super) const BATCH: usize = 64;
+pub(super) use incoming::Incoming;
+pub(super) use outgoing::{Batch, Bytes, Datagram, Full, Message, Remedy};
 
-/// A socket bound to the uplink's address. Peers listen on the same port.
+mod incoming;
+mod outgoing;
+
+/// The sockets of one queue: one to receive with, bound to the port that all nodes share, and those
+/// to send with.
 #[derive(Debug)]
 pub(super) struct Socket {
-    socket: UdpSocket,
+    shared: UdpSocket,
+    /// Bound to ports of their own, and those of all queues: a flow that the device moves to another
+    /// queue keeps its port, or it would arrive through two sockets and out of order. If there are
+    /// none `shared` sends.
+    senders: Arc<[UdpSocket]>,
     port: u16,
+    gathers: bool,
+    segments: Arc<AtomicBool>,
+}
+
+/// Binds sockets to the uplink's address, for as many queues as asked for. Peers listen on the same
+/// port. The kernel spreads over the queues what arrives, by the address and port it comes from.
+pub(super) fn bind(
+    address: SocketAddrV4,
+    queues: usize,
+    tuning: Tuning,
+) -> Result<Vec<Socket>, ProxyError> {
+    let refusal = |source: io::Error| match source.raw_os_error() {
+        Some(libc::EADDRINUSE) => ProxyError::PortInUse { address },
+        Some(libc::EADDRNOTAVAIL) => ProxyError::AddressUnavailable { address },
+        _ => ProxyError::Socket { address, source },
+    };
+    // The first is bound while it shares the port with nobody: others could hold it otherwise
+    // without our being told. Two that both share it later are one group (`udp_lib_get_port`).
+    let first = UdpSocket::bind(address).map_err(refusal)?;
+    let mut shared = vec![first];
+    if let (2.., [first]) = (queues, shared.as_slice()) {
+        setsockopt(first, sockopt::ReusePort, &true).map_err(|errno| refusal(errno.into()))?;
+    }
+    for _ in 1..queues {
+        shared.push(bind_another(address).map_err(refusal)?);
+    }
+    let can_segment = tuning.offload && shared.iter().all(takes_segments);
+    let segments = Arc::new(AtomicBool::new(can_segment));
+    let senders: Arc<[UdpSocket]> = match tuning.port_per_flow {
+        true => (0..SENDERS)
+            .map(|_| bind_sender(address))
+            .collect::<io::Result<_>>()
+            .map_err(refusal)?,
+        false => Arc::default(),
+    };
+    let sockets = shared.into_iter().map(|shared| {
+        enlarge_receive_buffer(&shared);
+        enlarge_send_buffer(&shared);
+        Socket {
+            gathers: tuning.offload && setsockopt(&shared, sockopt::UdpGroSegment, &true).is_ok(),
+            senders: Arc::clone(&senders),
+            port: address.port(),
+            segments: Arc::clone(&segments),
+            shared,
+        }
+    });
+    Ok(sockets.collect())
 }
 
 impl Socket {
-    pub(super) fn bind(address: SocketAddrV4) -> Result<Self, ProxyError> {
-        let socket = UdpSocket::bind(address).map_err(|source| match source.raw_os_error() {
-            Some(libc::EADDRINUSE) => ProxyError::PortInUse { address },
-            Some(libc::EADDRNOTAVAIL) => ProxyError::AddressUnavailable { address },
-            _ => ProxyError::Socket { address, source },
-        })?;
-        enlarge_buffers(&socket);
-        Ok(Self {
-            socket,
-            port: address.port(),
-        })
+    /// How many sockets send, at least one.
+    pub(super) fn senders(&self) -> usize {
+        self.senders.len().max(1)
     }
 
-    /// Sends the packets of the batch from number `first` on; says how many went. At least one
-    /// did; the error that stopped it, if any, comes with the next call.
-    ///
-    /// # Errors
-    /// That of the packet number `first`; `EAGAIN` if the send buffer is full.
-    pub(super) fn send(&self, batch: &mut Outgoing, first: usize) -> Result<usize, Errno> {
-        let Outgoing {
-            headers,
-            slots,
-            lengths,
-            peers,
-            count,
-        } = batch;
-        let packets: [[IoSlice<'_>; 1]; BATCH] = array::from_fn(|index| {
-            let length = lengths.get(index).copied().unwrap_or(0);
-            [IoSlice::new(&slots.slot(index)[..length])]
-        });
-        let sent = socket::sendmmsg(
-            self.socket.as_raw_fd(),
-            headers,
-            &packets[first..*count],
-            &peers[first..*count],
-            [],
-            MsgFlags::MSG_DONTWAIT,
-        )?;
-        Ok(sent.count())
+    /// The sending socket of that number, below [`Socket::senders`].
+    fn sender(&self, number: usize) -> &UdpSocket {
+        self.senders.get(number).unwrap_or(&self.shared)
     }
 
-    /// Fills the batch with the datagrams that have arrived.
-    ///
-    /// # Errors
-    /// `EAGAIN` if there are none; or an error that the network has reported to the socket.
-    pub(super) fn receive(&self, batch: &mut Incoming) -> Result<(), Errno> {
-        let Incoming {
-            headers,
-            slots,
-            arrivals,
-            count,
-        } = batch;
-        *count = 0;
-        let mut vacant = slots.all_mut();
-        let mut places: [[IoSliceMut<'_>; 1]; BATCH] =
-            array::from_fn(|_| [IoSliceMut::new(vacant.next().unwrap_or_default())]);
-        let datagrams = socket::recvmmsg(
-            self.socket.as_raw_fd(),
-            headers,
-            places.iter_mut(),
-            MsgFlags::MSG_DONTWAIT,
-            None,
-        )?;
-        for (arrival, datagram) in arrivals.iter_mut().zip(datagrams) {
-            arrival.length = datagram.bytes;
-            arrival.cut = datagram.flags.contains(MsgFlags::MSG_TRUNC);
-            *count += 1;
-        }
-        Ok(())
+    /// Whether a message may be cut into datagrams by the kernel (`UDP_SEGMENT`).
+    pub(super) fn segments(&self) -> bool {
+        self.segments.load(Ordering::Relaxed)
     }
 
-    /// The address of a peer's socket.
-    pub(super) fn at(&self, peer: Ipv4Addr) -> SockaddrIn {
-        SocketAddrV4::new(peer, self.port).into()
+    /// Sends single datagrams from now on, from all queues. Says whether that is news.
+    pub(super) fn give_up_segments(&self) -> bool {
+        self.segments.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether datagrams of one flow may arrive joined (`UDP_GRO`).
+    pub(super) fn gathers(&self) -> bool {
+        self.gathers
     }
 }
 
+/// The socket that receives.
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.shared.as_fd()
     }
+}
+
+/// A socket on a port that others of ours are bound to.
+fn bind_another(address: SocketAddrV4) -> io::Result<UdpSocket> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    setsockopt(&socket, sockopt::ReusePort, &true)?;
+    socket::bind(socket.as_raw_fd(), &SockaddrIn::from(address))?;
+    Ok(UdpSocket::from(socket))
+}
+
+/// A socket that only sends. What arrives for it finds no room.
+fn bind_sender(address: SocketAddrV4) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(SocketAddrV4::new(*address.ip(), 0))?;
+    let _ = setsockopt(&socket, sockopt::RcvBuf, &0);
+    enlarge_send_buffer(&socket);
+    Ok(socket)
+}
+
+/// Whether the kernel knows `UDP_SEGMENT`; it gives no size to anything but single messages.
+fn takes_segments(socket: &UdpSocket) -> bool {
+    setsockopt(socket, sockopt::UdpGsoSegment, &0).is_ok()
 }
 
 /// Room for a burst while a worker waits for its turn on the processor. Beyond the system's limits
 /// only with `CAP_NET_ADMIN`; a smaller buffer is no reason to fail.
-fn enlarge_buffers(socket: &UdpSocket) {
+fn enlarge_receive_buffer(socket: &UdpSocket) {
     if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &BUFFER);
     }
+}
+
+fn enlarge_send_buffer(socket: &UdpSocket) {
     if setsockopt(socket, sockopt::SndBufForce, &BUFFER).is_err() {
         let _ = setsockopt(socket, sockopt::SndBuf, &BUFFER);
     }
@@ -120,128 +149,6 @@ fn enlarge_buffers(socket: &UdpSocket) {
 
 /// In bytes; the kernel doubles it for its own bookkeeping.
 const BUFFER: usize = 4 << 20;
-
-/// Packets on their way to peers.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    headers: MultiHeaders<SockaddrIn>,
-    slots: Slots,
-    lengths: [usize; BATCH],
-    peers: [Option<SockaddrIn>; BATCH],
-    count: usize,
-}
-
-impl Outgoing {
-    /// An empty batch for packets of at most `longest` bytes.
-    pub(super) fn new(longest: usize) -> Self {
-        Self {
-            headers: MultiHeaders::preallocate(BATCH, None),
-            // A packet that fills its slot was longer: reading a TUN device cuts in silence.
-            slots: Slots::new(longest + 1),
-            lengths: [0; BATCH],
-            peers: [None; BATCH],
-            count: 0,
-        }
-    }
-
-    /// Room for one more packet, a byte longer than the longest allowed; `None` if the batch is
-    /// full. [`Outgoing::push`] keeps what is in it.
-    pub(super) fn vacant(&mut self) -> Option<&mut [u8]> {
-        (self.count < BATCH).then(|| self.slots.slot_mut(self.count))
-    }
-
-    /// Keeps the first `length` bytes of [`Outgoing::vacant`] as a packet for `peer`.
-    pub(super) fn push(&mut self, length: usize, peer: SockaddrIn) {
-        self.lengths[self.count] = length;
-        self.peers[self.count] = Some(peer);
-        self.count += 1;
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.count = 0;
-    }
-
-    /// The lengths of the packets in bytes.
-    pub(super) fn lengths(&self) -> &[usize] {
-        &self.lengths[..self.count]
-    }
-}
-
-/// Datagrams that have arrived.
-#[derive(Debug)]
-pub(super) struct Incoming {
-    headers: MultiHeaders<SockaddrIn>,
-    slots: Slots,
-    arrivals: [Arrival; BATCH],
-    count: usize,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Arrival {
-    length: usize,
-    cut: bool,
-}
-
-impl Incoming {
-    /// An empty batch for datagrams of any length: a peer's MTU may be larger than ours.
-    pub(super) fn new() -> Self {
-        Self {
-            headers: MultiHeaders::preallocate(BATCH, None),
-            slots: Slots::new(LONGEST_DATAGRAM),
-            arrivals: [Arrival::default(); BATCH],
-            count: 0,
-        }
-    }
-
-    /// How many datagrams there are.
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
-    /// A datagram's bytes; `None` if it was longer than there is room for.
-    pub(super) fn datagram(&mut self, index: usize) -> Option<&mut [u8]> {
-        let Arrival { length, cut } = self.arrivals[index];
-        (!cut).then(|| &mut self.slots.slot_mut(index)[..length])
-    }
-}
-
-const LONGEST_DATAGRAM: usize = 1 << 16;
-
-/// Buffers side by side. The kernel provides memory for what is touched only, so long slots for
-/// short packets cost little.
-#[derive(Debug)]
-struct Slots {
-    bytes: Vec<u8>,
-    stride: usize,
-    size: usize,
-}
-
-impl Slots {
-    fn new(size: usize) -> Self {
-        // An odd number of cache lines: the packets' headers spread over all sets of the cache
-        // instead of contending for one.
-        let stride = (size.div_ceil(LINE) | 1) * LINE;
-        Self {
-            bytes: vec![0; stride * BATCH],
-            stride,
-            size,
-        }
-    }
-
-    fn slot(&self, index: usize) -> &[u8] {
-        &self.bytes[index * self.stride..][..self.size]
-    }
-
-    fn slot_mut(&mut self, index: usize) -> &mut [u8] {
-        &mut self.bytes[index * self.stride..][..self.size]
-    }
-
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        let size = self.size;
-        self.bytes
-            .chunks_exact_mut(self.stride)
-            .map(move |slot| &mut slot[..size])
-    }
-}
-
-const LINE: usize = 64;
+/// So many ports flows are spread over. More spread them better, and fewer datagrams share a system
+/// call.
+const SENDERS: usize = 16;

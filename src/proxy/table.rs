@@ -1,8 +1,7 @@
 //! Which peer a destination lies behind.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::RangeInclusive;
 
 use ipnet::Ipv4Net;
 
@@ -49,6 +48,16 @@ impl Table {
             .partition_point(|range| range.first <= destination.to_bits());
         self.ranges.get(after.checked_sub(1)?)?.peer
     }
+
+    /// The addresses that have a peer: ascending, disjoint, and never two neighbours of one peer.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (RangeInclusive<u32>, Ipv4Addr)> {
+        let next = self.ranges.iter().skip(1).map(|range| range.first - 1);
+        let last = next.chain([u32::MAX]);
+        self.ranges
+            .iter()
+            .zip(last)
+            .filter_map(|(range, last)| Some((range.first..=last, range.peer?)))
+    }
 }
 
 /// Walks up the address space through networks that are sorted by address, then by size, and
@@ -92,56 +101,6 @@ impl Sweep {
         if self.ranges.last().and_then(|last| last.peer) != peer {
             self.ranges.push(Range { first, peer });
         }
-    }
-}
-
-/// The table in use, replaced as a whole while workers read it.
-#[derive(Debug, Default)]
-pub(super) struct CurrentTable {
-    table: Mutex<Arc<Table>>,
-    /// Counts replacements, so that a worker takes the lock only when there was one.
-    epoch: AtomicU64,
-}
-
-impl CurrentTable {
-    pub(super) fn replace(&self, table: Table) {
-        let mut current = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(table);
-        self.epoch.fetch_add(1, Ordering::Release);
-    }
-
-    fn load(&self) -> Arc<Table> {
-        Arc::clone(&self.table.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// One worker's hold on the [`CurrentTable`].
-#[derive(Debug)]
-pub(super) struct TableReader<'a> {
-    current: &'a CurrentTable,
-    table: Arc<Table>,
-    epoch: u64,
-}
-
-impl<'a> TableReader<'a> {
-    pub(super) fn new(current: &'a CurrentTable) -> Self {
-        // The epoch is read first: a replacement in between is then seen again, never missed.
-        let epoch = current.epoch.load(Ordering::Acquire);
-        Self {
-            current,
-            table: current.load(),
-            epoch,
-        }
-    }
-
-    /// The table as it is now.
-    pub(super) fn latest(&mut self) -> &Table {
-        let epoch = self.current.epoch.load(Ordering::Acquire);
-        if epoch != self.epoch {
-            self.table = self.current.load();
-            self.epoch = epoch;
-        }
-        &self.table
     }
 }
 

@@ -1,43 +1,94 @@
-//! The two threads: from the device to the peers, and from the peers to the device.
+//! What the workers share, and how they wait and end.
 //!
-//! Each waits for its source, takes at most a batch and passes it on. Whatever befalls one packet
-//! is counted and the rest goes on; only the loss of the device or the socket ends a worker, and
-//! with it the other. A worker that stops without ending is told by its [`Beats`].
+//! Each queue of the device has two workers: one from the device to the peers, one from the peers
+//! to the device. Whatever befalls one packet is counted and the rest goes on; only the loss of the
+//! device or a socket ends a worker, and with it the others. A worker that stops without ending is
+//! told by its [`Beats`].
 
 use std::io;
-use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::net::SocketAddrV4;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::counters::{Count, Counters, Tally};
+use super::coalesce::Joins;
+use super::counters::{Count, Meter, Tally};
+use super::directory::CurrentDirectory;
 use super::packet::{Packet, Refusal};
 use super::pulse::Beats;
-use super::socket::{BATCH, Incoming, Outgoing, Socket};
-use super::table::{CurrentTable, Table, TableReader};
-use super::tun::{self, Tun};
-use super::{ProxyError, Settings};
+use super::socket::{self, Socket};
+use super::table::Table;
+use super::tun::{Device, Queue};
+use super::virtio::Kind;
+use super::{ProxyError, Settings, queues};
 
 /// What the workers share.
 #[derive(Debug)]
 pub(super) struct Plane {
-    device: String,
-    tun: Tun,
-    socket: Socket,
-    address: Ipv4Addr,
-    longest: usize,
-    table: CurrentTable,
+    pub(super) device: String,
+    pub(super) bind: SocketAddrV4,
+    /// Whether the device gives super-packets.
+    pub(super) offload: bool,
+    /// The length in bytes of the longest packet that the device may send.
+    pub(super) longest: usize,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) directory: Arc<CurrentDirectory>,
+    pub(super) offers: Offers,
+    /// By [`Plane::number`].
+    tallies: Arc<[Tally]>,
+    beats: Vec<Beats>,
     /// Readable once there is a table.
     begin: EventFd,
     /// Readable once the workers are to end.
     end: EventFd,
-    outbound: Tally,
-    inbound: Tally,
-    beats: [Beats; 2],
+    /// The same for those who do not wait.
+    ended: AtomicBool,
     failure: Mutex<Option<String>>,
+}
+
+/// What a queue's two workers move packets between.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) queue: Queue,
+    pub(super) socket: Socket,
+}
+
+/// What the device takes as one instead of many, until it refuses.
+#[derive(Debug)]
+pub(super) struct Offers {
+    tcp: AtomicBool,
+    udp: AtomicBool,
+}
+
+impl Offers {
+    const fn new(joins: Joins) -> Self {
+        Self {
+            tcp: AtomicBool::new(joins.tcp),
+            udp: AtomicBool::new(joins.udp),
+        }
+    }
+
+    /// What is left of them.
+    pub(super) fn joins(&self) -> Joins {
+        Joins {
+            tcp: self.tcp.load(Ordering::Relaxed),
+            udp: self.udp.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Gives one up for good. Says whether that is news.
+    pub(super) fn give_up(&self, kind: Kind) -> bool {
+        let offer = match kind {
+            Kind::Tcp => &self.tcp,
+            Kind::Udp => &self.udp,
+        };
+        offer.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// Why a worker cannot go on.
@@ -47,74 +98,123 @@ pub(super) enum Breakdown {
     DeviceGone { device: String, source: Errno },
     #[error("cannot read from the device {device}: {source}")]
     Device { device: String, source: Errno },
-    #[error("cannot receive from the udp socket, {FUTILE} times in a row: {source}")]
-    Socket { source: Errno },
+    #[error("cannot receive from the udp socket, {times} times in a row: {source}")]
+    Socket { times: u32, source: Errno },
     #[error("cannot wait for packets: {source}")]
     Wait { source: Errno },
 }
 
-/// The workers.
+/// The workers, and the queue they work for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Worker {
-    Outbound,
-    Inbound,
+    Outbound(usize),
+    Inbound(usize),
+    Survey,
 }
 
 impl Worker {
-    /// The name of its thread.
-    pub(super) const fn name(self) -> &'static str {
+    /// The name of its thread, of 15 bytes at most.
+    pub(super) fn name(self) -> String {
+        let numbered = |name: &str, queue: usize| match queue {
+            0 => name.to_owned(),
+            queue => format!("{name}{queue}"),
+        };
         match self {
-            Self::Outbound => "proxy-outbound",
-            Self::Inbound => "proxy-inbound",
+            Self::Outbound(queue) => numbered("proxy-outbound", queue),
+            Self::Inbound(queue) => numbered("proxy-inbound", queue),
+            Self::Survey => "proxy-survey".to_owned(),
         }
     }
 }
 
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wake {
+pub(super) enum Wake {
     Ready,
+    TimedOut,
     Stopped,
 }
 
 impl Plane {
     pub(super) fn open(settings: Settings) -> Result<Self, ProxyError> {
-        let socket = Socket::bind(settings.bind)?;
-        let tun = Tun::attach(&settings.device)?;
+        let offload = settings.tuning.offload;
+        let queues = queues(settings.tuning);
+        let sockets = socket::bind(settings.bind, queues, settings.tuning)?;
+        let Device { queues, joins } = Device::open(&settings.device, offload, queues)?;
+        let lanes: Vec<_> = queues
+            .into_iter()
+            .zip(sockets)
+            .map(|(queue, socket)| Lane { queue, socket })
+            .collect();
+        let workers = lanes.len() * 2;
         // A new device has an MTU of 1500 until its own is set.
         let mtu = settings.mtu.clamp(1500, u32::from(u16::MAX));
         Ok(Self {
             device: settings.device,
-            tun,
-            socket,
-            address: settings.address,
+            bind: settings.bind,
+            offload,
             longest: mtu as usize,
-            table: CurrentTable::default(),
+            lanes,
+            directory: Arc::new(CurrentDirectory::new(workers)),
+            offers: Offers::new(joins),
+            tallies: (0..workers).map(|_| Tally::default()).collect(),
+            beats: (0..=workers).map(|_| Beats::default()).collect(),
             begin: event()?,
             end: event()?,
-            outbound: Tally::default(),
-            inbound: Tally::default(),
-            beats: Default::default(),
+            ended: AtomicBool::new(false),
             failure: Mutex::default(),
         })
     }
 
-    pub(super) fn set_table(&self, table: Table) {
-        self.table.replace(table);
+    /// All workers of this plane.
+    pub(super) fn workers(&self) -> Vec<Worker> {
+        let of_queue = |queue| [Worker::Outbound(queue), Worker::Inbound(queue)];
+        let mut workers: Vec<_> = (0..self.lanes.len()).flat_map(of_queue).collect();
+        workers.push(Worker::Survey);
+        workers
+    }
+
+    pub(super) fn set_table(&self, table: &Table) {
+        self.directory.replace(table);
         signal(&self.begin);
     }
 
     pub(super) fn stop(&self) {
+        self.ended.store(true, Ordering::Relaxed);
         signal(&self.end);
+    }
+
+    /// Whether the workers are to end; cheap enough to be asked for each batch.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// A worker's number among those that count, from 0 on; the survey's comes last.
+    pub(super) fn number(&self, worker: Worker) -> usize {
+        match worker {
+            Worker::Outbound(queue) => queue * 2,
+            Worker::Inbound(queue) => queue * 2 + 1,
+            Worker::Survey => self.lanes.len() * 2,
+        }
+    }
+
+    /// To be called by a worker each time it comes round.
+    pub(super) fn beat(&self, worker: Worker) {
+        self.beats[self.number(worker)].beat();
     }
 
     /// How often a worker has come round.
     pub(super) fn beats(&self, worker: Worker) -> u64 {
-        self.beats[worker as usize].count()
+        self.beats[self.number(worker)].count()
     }
 
-    pub(super) fn counters(&self) -> Counters {
-        Counters::sum(&[&self.outbound, &self.inbound])
+    /// Where a worker counts; the survey, which moves nothing, has nowhere.
+    pub(super) fn tally(&self, worker: Worker) -> &Tally {
+        &self.tallies[self.number(worker)]
+    }
+
+    pub(super) fn meter(&self) -> Meter {
+        Meter::new(Arc::clone(&self.tallies), Arc::clone(&self.directory))
     }
 
     pub(super) fn failure(&self) -> Option<String> {
@@ -122,9 +222,9 @@ impl Plane {
         failure.clone()
     }
 
-    /// A thread's life. If its work breaks down the reason is kept and the other thread ends too:
+    /// A thread's life. If its work breaks down the reason is kept and the other threads end too:
     /// half a data plane would only hide the failure.
-    pub(super) fn run(&self, work: fn(&Self) -> Result<(), Breakdown>) {
+    pub(super) fn run(&self, work: impl FnOnce(&Self) -> Result<(), Breakdown>) {
         if let Err(breakdown) = work(self) {
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.get_or_insert_with(|| breakdown.to_string());
@@ -133,159 +233,23 @@ impl Plane {
         }
     }
 
-    /// From the device to the peers.
-    pub(super) fn outbound(&self) -> Result<(), Breakdown> {
+    /// Waits for the first table.
+    pub(super) fn await_table(&self, worker: Worker, lane: &Lane) -> Result<Wake, Breakdown> {
         // A device that goes wakes those who wait for input (`tun_detach_all`). It never has any of
         // high priority, so that packets do not end this wait.
         let begin = PollFd::new(self.begin.as_fd(), PollFlags::POLLIN);
-        if self.wait(Worker::Outbound, begin, PollFlags::POLLPRI)? == Wake::Stopped {
-            return Ok(());
-        }
-        let mut table = TableReader::new(&self.table);
-        let mut batch = Outgoing::new(self.longest);
-        loop {
-            let packets = PollFd::new(self.tun.as_fd(), PollFlags::POLLIN);
-            if self.wait(Worker::Outbound, packets, PollFlags::empty())? == Wake::Stopped {
-                return Ok(());
-            }
-            self.collect(table.latest(), &mut batch)?;
-            self.dispatch(&mut batch)?;
-        }
+        self.wait(worker, begin, (lane, PollFlags::POLLPRI))
     }
 
-    /// Takes up to a batch of packets from the device and keeps those that have a peer.
-    fn collect(&self, table: &Table, batch: &mut Outgoing) -> Result<(), Breakdown> {
-        batch.clear();
-        for _ in 0..BATCH {
-            let Some(buffer) = batch.vacant() else {
-                break;
-            };
-            let length = match self.tun.take(buffer) {
-                Ok(length) => length,
-                Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => continue,
-                Err(source) if tun::is_gone(source) => return Err(self.gone(source)),
-                Err(source) => {
-                    let device = self.device.clone();
-                    return Err(Breakdown::Device { device, source });
-                }
-            };
-            if length > self.longest {
-                self.outbound.add(Count::TooBig, 1);
-                continue;
-            }
-            if let Some((length, peer)) = self.forward(table, &mut buffer[..length]) {
-                batch.push(length, self.socket.at(peer));
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a packet ready to be sent: its length, without trailer, and its peer.
-    fn forward(&self, table: &Table, bytes: &mut [u8]) -> Option<(usize, Ipv4Addr)> {
-        let mut packet = admit(&self.outbound, bytes)?;
-        let Some(peer) = table.peer(packet.destination()) else {
-            self.refuse(&packet);
-            return None;
-        };
-        age(&self.outbound, &mut packet)?;
-        Some((packet.bytes().len(), peer))
-    }
-
-    fn refuse(&self, packet: &Packet<'_>) {
-        self.outbound.add(Count::NoRoute, 1);
-        let Some(answer) = packet.unreachable(self.address) else {
-            return;
-        };
-        match self.tun.give(answer.bytes()) {
-            Ok(()) => self.outbound.add(Count::UnreachableSent, 1),
-            Err(_) => self.outbound.add(Count::DeviceErrors, 1),
-        }
-    }
-
-    /// Sends the batch. What the kernel refuses for one peer (`ECONNREFUSED`, `ENETUNREACH`,
-    /// `EPERM` of a firewall) holds up no other.
-    fn dispatch(&self, batch: &mut Outgoing) -> Result<(), Breakdown> {
-        let mut next = 0;
-        while next < batch.lengths().len() {
-            match self.socket.send(batch, next) {
-                Ok(sent) if sent > 0 => {
-                    let bytes: usize = batch.lengths()[next..next + sent].iter().sum();
-                    self.outbound.add(Count::SentPackets, sent as u64);
-                    self.outbound.add(Count::SentBytes, bytes as u64);
-                    next += sent;
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    let room = PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT);
-                    if self.wait(Worker::Outbound, room, PollFlags::empty())? == Wake::Stopped {
-                        return Ok(());
-                    }
-                }
-                Err(Errno::EMSGSIZE) => {
-                    self.outbound.add(Count::TooBig, 1);
-                    next += 1;
-                }
-                Ok(_) | Err(_) => {
-                    self.outbound.add(Count::SendErrors, 1);
-                    next += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// From the peers to the device. Packets are taken from anybody, as flanneld does.
-    pub(super) fn inbound(&self) -> Result<(), Breakdown> {
-        let mut batch = Incoming::new();
-        let mut futile = 0;
-        loop {
-            let datagrams = PollFd::new(self.socket.as_fd(), PollFlags::POLLIN);
-            if self.wait(Worker::Inbound, datagrams, PollFlags::empty())? == Wake::Stopped {
-                return Ok(());
-            }
-            match self.socket.receive(&mut batch) {
-                Ok(()) => {
-                    futile = 0;
-                    self.deliver(&mut batch)?;
-                }
-                // After a datagram with a wrong checksum, for which the wait ended too early.
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(source) => {
-                    self.inbound.add(Count::ReceiveErrors, 1);
-                    futile += 1;
-                    if futile == FUTILE {
-                        return Err(Breakdown::Socket { source });
-                    }
-                    self.pause();
-                }
-            }
-        }
-    }
-
-    fn deliver(&self, batch: &mut Incoming) -> Result<(), Breakdown> {
-        for index in 0..batch.count() {
-            let Some(bytes) = batch.datagram(index) else {
-                self.inbound.add(Count::TooBig, 1);
-                continue;
-            };
-            let Some(mut packet) = admit(&self.inbound, bytes) else {
-                continue;
-            };
-            if age(&self.inbound, &mut packet).is_none() {
-                continue;
-            }
-            match self.tun.give(packet.bytes()) {
-                Ok(()) => {
-                    self.inbound.add(Count::ReceivedPackets, 1);
-                    self.inbound
-                        .add(Count::ReceivedBytes, packet.bytes().len() as u64);
-                }
-                Err(source) if tun::is_gone(source) => return Err(self.gone(source)),
-                Err(_) => self.inbound.add(Count::DeviceErrors, 1),
-            }
-        }
-        Ok(())
+    /// Waits for input, be it of the lane's own queue or of its socket.
+    pub(super) fn await_input(
+        &self,
+        worker: Worker,
+        source: BorrowedFd<'_>,
+        lane: &Lane,
+    ) -> Result<Wake, Breakdown> {
+        let source = PollFd::new(source, PollFlags::POLLIN);
+        self.wait(worker, source, (lane, PollFlags::empty()))
     }
 
     /// Waits until `source` is ready or the workers are to end.
@@ -298,15 +262,15 @@ impl Plane {
         &self,
         worker: Worker,
         source: PollFd<'_>,
-        device: PollFlags,
+        (lane, device): (&Lane, PollFlags),
     ) -> Result<Wake, Breakdown> {
         let mut descriptors = [
             PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.tun.as_fd(), device),
+            PollFd::new(lane.queue.as_fd(), device),
             source,
         ];
         loop {
-            self.beats[worker as usize].beat();
+            self.beat(worker);
             match poll(&mut descriptors, REST) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => break,
@@ -324,30 +288,48 @@ impl Plane {
         }
     }
 
-    /// Lets some time pass, so that an error that repeats does not keep the processor busy.
-    fn pause(&self) {
-        let mut end = [PollFd::new(self.end.as_fd(), PollFlags::POLLIN)];
-        // Cut short by a signal it has still done its work.
-        let _ = poll(&mut end, 10_u8);
+    /// Waits at most so long until there is room to send.
+    pub(super) fn await_room(&self, socket: BorrowedFd<'_>, longest: Duration) -> Wake {
+        self.doze(Some(PollFd::new(socket, PollFlags::POLLOUT)), longest)
     }
 
-    fn gone(&self, source: Errno) -> Breakdown {
+    /// Lets some time pass.
+    pub(super) fn pause(&self, time: Duration) -> Wake {
+        self.doze(None, time)
+    }
+
+    /// Cut short by a signal it has still done its work: nobody relies on how long it takes.
+    fn doze(&self, source: Option<PollFd<'_>>, time: Duration) -> Wake {
+        let end = PollFd::new(self.end.as_fd(), PollFlags::POLLIN);
+        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO);
+        let woken = match source {
+            Some(source) => poll(&mut [end, source], timeout),
+            None => poll(&mut [end], timeout),
+        };
+        match woken {
+            _ if self.has_ended() => Wake::Stopped,
+            Ok(1..) => Wake::Ready,
+            Ok(_) | Err(_) => Wake::TimedOut,
+        }
+    }
+
+    pub(super) fn gone(&self, source: Errno) -> Breakdown {
         let device = self.device.clone();
         Breakdown::DeviceGone { device, source }
     }
 }
 
-fn admit<'a>(tally: &Tally, bytes: &'a mut [u8]) -> Option<Packet<'a>> {
+pub(super) fn admit<'a>(tally: &Tally, bytes: &'a mut [u8]) -> Option<Packet<'a>> {
     Packet::parse(bytes)
         .map_err(|refusal| count(tally, refusal))
         .ok()
 }
 
-fn age(tally: &Tally, packet: &mut Packet<'_>) -> Option<()> {
+pub(super) fn age(tally: &Tally, packet: &mut Packet<'_>) -> Option<()> {
     packet.age().map_err(|refusal| count(tally, refusal)).ok()
 }
 
-fn count(tally: &Tally, refusal: Refusal) {
+pub(super) fn count(tally: &Tally, refusal: Refusal) {
     let count = match refusal {
         Refusal::Malformed => Count::Malformed,
         Refusal::OtherVersion => Count::OtherVersion,
@@ -372,6 +354,3 @@ fn signal(event: &EventFd) {
 
 /// A worker that has nothing to do beats this often, in milliseconds.
 const REST: u16 = 2000;
-
-/// How many errors in a row, with a pause after each, mean that a socket is beyond help.
-const FUTILE: u32 = 100;

@@ -2,6 +2,7 @@
 
 use crate::plan::ProxyPlan;
 use crate::proxy::Proxy;
+use crate::proxy::counters::Meter;
 
 /// The running data plane, if there is one.
 #[derive(Default)]
@@ -26,15 +27,21 @@ impl DataPlane {
         };
         if let Some((proxy, plan)) = &mut self.running {
             if plan.table != wanted.table {
-                proxy.set_table(wanted.table.clone());
+                proxy.set_table(&wanted.table);
                 plan.table = wanted.table.clone();
             }
             return Ok(false);
         }
         let proxy = Proxy::attach(wanted.settings.clone()).map_err(|error| error.to_string())?;
-        proxy.set_table(wanted.table.clone());
+        proxy.set_table(&wanted.table);
         self.running = Some((proxy, wanted.clone()));
         Ok(true)
+    }
+
+    /// Tells what it moves and drops.
+    pub(super) fn meter(&self) -> Option<Meter> {
+        let (proxy, _) = self.running.as_ref()?;
+        Some(proxy.meter())
     }
 
     /// Why it has stopped working by itself, if it has.

@@ -296,6 +296,7 @@ impl World {
             bridge: docker.manage_bridge.then(|| docker.bridge.clone()),
             subnet_env: self.config.paths.subnet_env.clone(),
             docker_env: self.config.paths.docker_env.clone(),
+            tuning: self.config.udp,
         })
     }
 

@@ -2,8 +2,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BASE: Ipv4Addr = Ipv4Addr::new(100, 96, 1, 0);
-
 /// A UDP packet with a right header checksum.
 fn packet(header_words: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
     let header = usize::from(header_words) * 4;
@@ -84,13 +82,10 @@ fn a_time_to_live_of_one_or_zero_ends_here() {
 }
 
 #[test]
-fn the_answer_is_laid_out_as_flanneld_lays_it_out() {
+fn an_answer_is_laid_out_as_flanneld_lays_it_out_but_for_its_source() {
     let mut offender = packet(5, 64, b"sixteen bytes...");
     let quote = offender[..28].to_vec();
-    let answer = Packet::parse(&mut offender)
-        .unwrap()
-        .unreachable(BASE)
-        .unwrap();
+    let answer = Packet::parse(&mut offender).unwrap().unreachable().unwrap();
     let bytes = answer.bytes();
     assert_eq!(bytes.len(), 20 + 8 + 28);
     assert_eq!(
@@ -98,20 +93,87 @@ fn the_answer_is_laid_out_as_flanneld_lays_it_out() {
         [0x45, 0, 0, 56, 0, 0, 0, 0, 8, 1],
         "service, id and flags 0, time to live 8"
     );
-    assert_eq!(bytes[12..20], [100, 96, 1, 0, 100, 96, 1, 7]);
+    assert_eq!(bytes[12..20], [100, 96, 2, 9, 100, 96, 1, 7]);
     assert_eq!(bytes[20..22], [3, 0], "type and code");
     assert_eq!(bytes[24..28], [0; 4]);
     assert_eq!(bytes[28..], quote);
 }
 
 #[test]
+fn fragmentation_needed_tells_the_length_that_passes() {
+    for (longest, told) in [(1372, [5, 0x5c]), (0, [0, 68]), (70_000, [0xff, 0xff])] {
+        let mut offender = packet(5, 64, b"sixteen bytes...");
+        let answer = Packet::parse(&mut offender)
+            .unwrap()
+            .too_big(longest)
+            .unwrap();
+        let bytes = answer.bytes();
+        assert_eq!(bytes[12..20], [100, 96, 2, 9, 100, 96, 1, 7]);
+        assert_eq!(bytes[20..22], [3, 4], "type and code");
+        assert_eq!(bytes[24..26], [0, 0]);
+        assert_eq!(bytes[26..28], told, "RFC 1191 §4");
+        assert_eq!(checksum(&bytes[20..]), 0);
+        assert_eq!(bytes[28..], offender[..28]);
+    }
+}
+
+#[test]
+fn a_packet_with_the_df_bit_is_indivisible() {
+    let mut bytes = packet(5, 64, b"abcd");
+    assert!(!Packet::parse(&mut bytes).unwrap().is_indivisible());
+    bytes[6] = 0xbf;
+    assert!(!Packet::parse(&mut bytes).unwrap().is_indivisible());
+    bytes[6] = 0x40;
+    assert!(Packet::parse(&mut bytes).unwrap().is_indivisible());
+}
+
+#[test]
+fn a_flow_is_of_addresses_and_ports_unless_it_is_in_fragments() {
+    let flow = |change: fn(&mut Vec<u8>)| {
+        let mut bytes = packet(5, 64, b"\x12\x34\x56\x78payload");
+        change(&mut bytes);
+        Packet::parse(&mut bytes).unwrap().flow()
+    };
+    let whole = flow(|_| {});
+    assert_eq!(whole, flow(|bytes| bytes[TTL] = 9));
+    assert_eq!(whole, flow(|bytes| bytes[24] ^= 1), "the payload");
+    for at in [SOURCE, DESTINATION + 3] {
+        let mut bytes = packet(5, 64, b"\x12\x34\x56\x78payload");
+        bytes[at] ^= 1;
+        assert_ne!(whole, Packet::parse(&mut bytes).unwrap().flow());
+    }
+    assert_ne!(whole, flow(|bytes| bytes[20] ^= 1), "the source port");
+    assert_ne!(whole, flow(|bytes| bytes[23] ^= 1), "the destination port");
+    let fragment = flow(|bytes| bytes[6] = 0x20);
+    assert_eq!(
+        fragment,
+        flow(|bytes| (bytes[7], bytes[20]) = (9, 77)),
+        "a later one holds no ports"
+    );
+    let mut ports_cut_off = packet(5, 64, b"abc");
+    Packet::parse(&mut ports_cut_off).unwrap().flow();
+}
+
+#[test]
+fn flows_spread() {
+    let mut counts = [0; 8];
+    for port in 0..800_u16 {
+        let mut bytes = packet(5, 64, b"\x12\x34\x56\x78");
+        bytes[20..22].copy_from_slice(&(32_768 + port * 2).to_be_bytes());
+        let flow = Packet::parse(&mut bytes).unwrap().flow();
+        counts[flow as usize % 8] += 1;
+    }
+    assert!(
+        counts.iter().all(|count| (60..=140).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[test]
 fn the_answer_quotes_no_byte_beyond_a_short_packet() {
     let mut offender = packet(5, 64, b"abc");
     offender.extend_from_slice(b"secret");
-    let answer = Packet::parse(&mut offender)
-        .unwrap()
-        .unreachable(BASE)
-        .unwrap();
+    let answer = Packet::parse(&mut offender).unwrap().unreachable().unwrap();
     assert_eq!(answer.bytes().len(), 20 + 8 + 23);
     assert_eq!(&answer.bytes()[48..], b"abc");
 }
@@ -121,10 +183,7 @@ fn some_packets_get_no_answer() {
     let answers = |change: fn(&mut Vec<u8>)| {
         let mut bytes = packet(5, 64, b"\x08\0\0\0abcd");
         change(&mut bytes);
-        Packet::parse(&mut bytes)
-            .unwrap()
-            .unreachable(BASE)
-            .is_some()
+        Packet::parse(&mut bytes).unwrap().unreachable().is_some()
     };
     assert!(answers(|_| {}));
     assert!(
@@ -138,7 +197,7 @@ fn some_packets_get_no_answer() {
         let mut bytes = packet(5, 64, &[kind, 0, 0, 0]);
         bytes[PROTOCOL] = ICMP;
         let sound = Packet::parse(&mut bytes).unwrap();
-        assert_eq!(sound.unreachable(BASE), None, "ICMP type {kind}");
+        assert_eq!(sound.unreachable(), None, "ICMP type {kind}");
     }
     let cut_before_its_type = |bytes: &mut Vec<u8>| (bytes[PROTOCOL], bytes[3]) = (ICMP, 20);
     assert!(!answers(cut_before_its_type));
@@ -149,7 +208,7 @@ fn some_packets_get_no_answer() {
     );
     let mut longest = packet(15, 64, b"abcdefgh");
     assert_eq!(
-        Packet::parse(&mut longest).unwrap().unreachable(BASE),
+        Packet::parse(&mut longest).unwrap().unreachable(),
         None,
         "the longest header"
     );
@@ -206,20 +265,23 @@ proptest! {
     fn every_answer_has_right_checksums(
         words in 5_u8..14,
         payload in proptest::collection::vec(any::<u8>(), 0..64),
-        source in any::<[u8; 4]>(),
+        longest in 0_usize..70_000,
     ) {
         let mut bytes = packet(words, 64, &payload);
-        let answer = Packet::parse(&mut bytes).unwrap().unreachable(source.into()).unwrap();
-        prop_assert_eq!(checksum(&answer.bytes()[..20]), 0);
-        prop_assert_eq!(checksum(&answer.bytes()[20..]), 0);
-        prop_assert_eq!(usize::from(answer.bytes()[3]), answer.bytes().len());
+        let packet = Packet::parse(&mut bytes).unwrap();
+        for answer in [packet.unreachable().unwrap(), packet.too_big(longest).unwrap()] {
+            prop_assert_eq!(checksum(&answer.bytes()[..20]), 0);
+            prop_assert_eq!(checksum(&answer.bytes()[20..]), 0);
+            prop_assert_eq!(usize::from(answer.bytes()[3]), answer.bytes().len());
+        }
     }
 }
 
 fn exercise(bytes: &mut [u8]) {
     if let Ok(mut packet) = Packet::parse(bytes) {
         packet.destination();
-        if let Some(answer) = packet.unreachable(BASE) {
+        packet.flow();
+        if let Some(answer) = packet.unreachable() {
             assert!(answer.bytes().len() <= 20 + 8 + 56 + 8);
         }
         let _ = packet.age();

@@ -60,18 +60,6 @@ fn tables_are_equal_if_they_answer_alike() {
 }
 
 #[test]
-fn a_reader_sees_each_replacement() {
-    let current = CurrentTable::default();
-    let mut reader = TableReader::new(&current);
-    assert_eq!(reader.latest(), &Table::default());
-    let next = table(&[("10.0.1.0/24", "1.1.1.1")]);
-    current.replace(next.clone());
-    assert_eq!(reader.latest(), &next);
-    current.replace(Table::default());
-    assert_eq!(reader.latest(), &Table::default());
-}
-
-#[test]
 fn five_thousand_networks_are_all_found() {
     let networks: Vec<_> = (0..5000_u32)
         .map(|number| {

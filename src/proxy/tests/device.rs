@@ -4,12 +4,24 @@ use std::net::{SocketAddrV4, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::{ProxyError, Settings};
-use super::lab::{PORT, answers, eventually, pair, peer_socket, udp_packet};
+use super::super::{ProxyError, Settings, Tuning};
+use super::lab;
+use super::lab::{PORT, answers, eventually, in_both_modes, pair, peer_socket, udp_packet};
 
-#[test]
-fn a_taken_port_is_named_and_leaves_no_device() {
-    let Some((left, right)) = pair() else { return };
+in_both_modes! {
+    a_taken_port_is_named_and_leaves_no_device,
+    a_device_that_cannot_serve_is_refused,
+    a_device_of_the_other_kind_is_remade,
+    the_device_outlives_the_proxy,
+    a_restart_under_traffic_loses_little,
+    a_device_that_is_down_is_no_failure,
+    a_deleted_device_is_a_failure,
+}
+
+fn a_taken_port_is_named_and_leaves_no_device(tuning: Tuning) {
+    let Some((left, right)) = pair(tuning) else {
+        return;
+    };
     let _flanneld = peer_socket(&left);
     let error = left.attach_as(left.settings()).unwrap_err();
     assert!(matches!(error, ProxyError::PortInUse { .. }), "{error:?}");
@@ -33,9 +45,10 @@ fn a_taken_port_is_named_and_leaves_no_device() {
     );
 }
 
-#[test]
-fn a_device_that_cannot_serve_is_refused() {
-    let Some((left, _right)) = pair() else { return };
+fn a_device_that_cannot_serve_is_refused(tuning: Tuning) {
+    let Some((left, _right)) = pair(tuning) else {
+        return;
+    };
     let other_port = |device: &str| Settings {
         device: device.to_owned(),
         bind: SocketAddrV4::new(left.public, PORT + 1),
@@ -45,9 +58,7 @@ fn a_device_that_cannot_serve_is_refused() {
     let error = left.attach_as(other_port("flannel0")).unwrap_err();
     assert!(matches!(error, ProxyError::DeviceBusy { .. }), "{error:?}");
     left.namespace.command("ip tuntap add tap0 mode tap");
-    left.namespace
-        .command("ip tuntap add tun0 mode tun multi_queue");
-    for device in ["eth0", "tap0", "tun0"] {
+    for device in ["eth0", "tap0"] {
         let error = left.attach_as(other_port(device)).unwrap_err();
         assert!(
             matches!(error, ProxyError::NotATun { .. }),
@@ -57,9 +68,27 @@ fn a_device_that_cannot_serve_is_refused() {
     assert_eq!(proxy.failure(), None);
 }
 
-#[test]
-fn the_device_outlives_the_proxy() {
-    let Some((left, right)) = pair() else { return };
+fn a_device_of_the_other_kind_is_remade(tuning: Tuning) {
+    let Some((left, right)) = pair(tuning) else {
+        return;
+    };
+    let _there = right.connect(&left);
+    let kind = match tuning.offload {
+        true => "",
+        false => "multi_queue",
+    };
+    left.namespace
+        .command(&format!("ip tuntap add flannel0 mode tun {kind}"));
+    let here = left.connect(&right);
+    let (reached, text) = left.ping("-c 1 -W 5 100.96.2.0");
+    assert!(reached, "{text}");
+    assert_eq!(here.failure(), None);
+}
+
+fn the_device_outlives_the_proxy(tuning: Tuning) {
+    let Some((left, right)) = pair(tuning) else {
+        return;
+    };
     let _there = right.connect(&left);
     let state = || {
         let links = left.namespace.command("ip -o link show flannel0");
@@ -77,15 +106,16 @@ fn the_device_outlives_the_proxy() {
     assert!(start.elapsed() < Duration::from_secs(5));
     assert_eq!(state(), before);
     let here = left.attach();
-    here.set_table(right.table());
+    here.set_table(&right.table());
     assert_eq!(state(), before);
     let (reached, text) = left.ping("-c 1 -W 5 100.96.2.0");
     assert!(reached, "{text}");
 }
 
-#[test]
-fn a_restart_under_traffic_loses_little() {
-    let Some((left, right)) = pair() else { return };
+fn a_restart_under_traffic_loses_little(tuning: Tuning) {
+    let Some((left, right)) = pair(tuning) else {
+        return;
+    };
     let _there = right.connect(&left);
     let mut here = Some(left.connect(&right));
     let text = thread::scope(|scope| {
@@ -96,16 +126,17 @@ fn a_restart_under_traffic_loses_little() {
             drop(here.take());
             assert!(start.elapsed() < Duration::from_secs(5));
             let next = here.insert(left.attach());
-            next.set_table(right.table());
+            next.set_table(&right.table());
         }
         ping.join().unwrap().1
     });
     assert!(answers(&text) >= 150, "{text}");
 }
 
-#[test]
-fn a_device_that_is_down_is_no_failure() {
-    let Some((left, right)) = pair() else { return };
+fn a_device_that_is_down_is_no_failure(tuning: Tuning) {
+    let Some((left, right)) = pair(tuning) else {
+        return;
+    };
     let (here, _there) = (left.connect(&right), right.connect(&left));
     left.namespace.command("ip link set flannel0 down");
     let packet = udp_packet(right.base, left.base, 64, b"too early");
@@ -123,14 +154,15 @@ fn a_device_that_is_down_is_no_failure() {
     assert_eq!(here.failure(), None);
 }
 
-#[test]
-fn a_deleted_device_is_a_failure() {
-    let Some((left, right)) = pair() else { return };
+fn a_deleted_device_is_a_failure(tuning: Tuning) {
+    let Some((left, right)) = pair(tuning) else {
+        return;
+    };
     for table in [None, Some(right.table())] {
         let proxy = left.attach();
         left.configure();
         if let Some(table) = table {
-            proxy.set_table(table);
+            proxy.set_table(&table);
         }
         assert_eq!(proxy.failure(), None);
         left.namespace.command("ip link delete flannel0");

@@ -19,7 +19,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::gettid;
 
 use super::super::table::Table;
-use super::super::{Proxy, ProxyError, Settings};
+use super::super::{Proxy, ProxyError, Settings, Tuning};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -101,10 +101,11 @@ pub(super) struct Node {
     pub(super) namespace: Namespace,
     pub(super) public: Ipv4Addr,
     pub(super) base: Ipv4Addr,
+    pub(super) tuning: Tuning,
 }
 
 /// Two nodes, 192.168.1.47 with 100.96.1.0/24 and 192.168.1.48 with 100.96.2.0/24.
-pub(super) fn pair() -> Option<(Node, Node)> {
+pub(super) fn pair(tuning: Tuning) -> Option<(Node, Node)> {
     let (left, right) = (Namespace::new()?, Namespace::new()?);
     if !fs::exists("/dev/net/tun").unwrap() {
         eprintln!("skipped: there is no /dev/net/tun");
@@ -123,9 +124,60 @@ pub(super) fn pair() -> Option<(Node, Node)> {
             namespace,
             public,
             base: Ipv4Addr::new(100, 96, number, 0),
+            tuning,
         }
     };
     Some((node(left, 1), node(right, 2)))
+}
+
+/// Puts a router between two nodes; behind it, towards `right`, packets are at most `mtu` bytes long.
+pub(super) fn put_between(left: &Node, right: &Node, mtu: u32) -> Option<Namespace> {
+    let router = Namespace::new()?;
+    left.namespace.command("ip link delete eth0");
+    for (node, other, link, gateway) in [
+        (left, right, "left", "10.0.0.1"),
+        (right, left, "right", "10.0.0.2"),
+    ] {
+        let peer = node.namespace.thread;
+        for line in [
+            &format!("ip link add {link} type veth peer name eth0 netns {peer}"),
+            &format!("ip address add {gateway}/32 dev {link}"),
+            &format!("ip link set {link} up"),
+            &format!("ip route add {} dev {link}", node.public),
+        ] {
+            router.command(line);
+        }
+        for line in [
+            &format!("ip address add {}/32 dev eth0", node.public),
+            "ip link set eth0 up",
+            &format!("ip route add {gateway} dev eth0"),
+            &format!("ip route add {} via {gateway}", other.public),
+        ] {
+            node.namespace.command(line);
+        }
+    }
+    router.set("ipv4/ip_forward", "1");
+    router.command(&format!("ip link set right mtu {mtu}"));
+    right
+        .namespace
+        .command(&format!("ip link set eth0 mtu {mtu}"));
+    Some(router)
+}
+
+/// Has what the test knows to be free. A process that is being born lets go of our descriptors a
+/// moment after it has become another program, so what a test has closed may still be held.
+pub(super) fn insist<T>(mut attempt: impl FnMut() -> Result<T, ProxyError>) -> T {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Err(ProxyError::PortInUse { .. } | ProxyError::DeviceBusy { .. })
+                if start.elapsed() < PATIENCE =>
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            outcome => return outcome.unwrap(),
+        }
+    }
 }
 
 impl Node {
@@ -133,21 +185,29 @@ impl Node {
         Settings {
             device: "flannel0".to_owned(),
             mtu: MTU,
-            address: self.base,
             bind: SocketAddrV4::new(self.public, PORT),
+            tuning: self.tuning,
         }
     }
 
     pub(super) fn attach_as(&self, settings: Settings) -> Result<Proxy, ProxyError> {
+        self.unobserved(move || Proxy::attach(settings))
+    }
+
+    /// Does the work inside while no process is being born.
+    pub(super) fn unobserved<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
         self.namespace.run(move || {
             let _birth = BIRTH.lock().unwrap_or_else(PoisonError::into_inner);
-            Proxy::attach(settings)
+            work()
         })
     }
 
     /// A proxy without a table.
     pub(super) fn attach(&self) -> Proxy {
-        self.attach_as(self.settings()).unwrap()
+        insist(|| self.attach_as(self.settings()))
     }
 
     /// Does to the device what the keeper of the network state does.
@@ -166,7 +226,7 @@ impl Node {
     pub(super) fn connect(&self, peer: &Self) -> Proxy {
         let proxy = self.attach();
         self.configure();
-        proxy.set_table(peer.table());
+        proxy.set_table(&peer.table());
         proxy
     }
 
@@ -183,7 +243,7 @@ impl Node {
 
 /// Waits until something has happened, for at most ten seconds.
 #[track_caller]
-pub(super) fn eventually(what: &str, happened: impl Fn() -> bool) {
+pub(super) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let start = Instant::now();
     while !happened() {
         assert!(
@@ -253,6 +313,32 @@ pub(super) fn udp_packet(
     bytes.extend_from_slice(payload);
     bytes
 }
+
+/// Each packet by itself.
+pub(super) const PLAIN: Tuning = Tuning {
+    offload: false,
+    port_per_flow: false,
+};
+
+/// Runs each test once in each mode.
+macro_rules! in_both_modes {
+    ($($test:ident),* $(,)?) => {
+        mod plain {
+            $(#[test]
+            fn $test() {
+                super::$test(super::lab::PLAIN);
+            })*
+        }
+
+        mod offload {
+            $(#[test]
+            fn $test() {
+                super::$test(crate::proxy::Tuning::default());
+            })*
+        }
+    };
+}
+pub(super) use in_both_modes;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PORT: u16 = 8285;

@@ -35,7 +35,7 @@ fn names_that_the_kernel_would_alter_or_refuse_are_refused() {
         "flännel0",
         "sixteen-letters.",
     ] {
-        let error = Tun::attach(name).unwrap_err();
+        let error = Device::open(name, true, 1).unwrap_err();
         assert!(
             matches!(error, ProxyError::DeviceName { .. }),
             "{name:?}: {error:?}"

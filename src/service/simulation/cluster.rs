@@ -284,6 +284,7 @@ impl Node {
             bridge: Some("docker0".to_owned()),
             subnet_env: "/run/flannel/subnet.env".into(),
             docker_env: "/run/flannel/docker.env".into(),
+            tuning: Default::default(),
         };
         let plan = plan::plan(&node, view.peers(subnet));
         let scope = Scope::new(&plan.kernel, node.network.net, subnet.v4());
