@@ -17,6 +17,7 @@ mod peers;
 mod samples;
 mod status;
 mod table;
+mod traffic;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

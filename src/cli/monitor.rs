@@ -73,7 +73,8 @@ impl View {
             }
             Tidings::Repaired(changes) => vec![Event::Repaired { changes }],
             Tidings::Conflict { subnet, holder } => vec![Event::Conflict { subnet, holder }],
-            Tidings::Described(description) => self.compare(description.status),
+            // what moves at every moment is no news
+            Tidings::Described(description) => self.compare(description.status.without_traffic()),
         }
     }
 

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::bus;
 use super::error::Error;
 use super::output::{self, Form, printable};
-use super::table;
+use super::{table, traffic};
 use crate::service::status::{PeerStatus, Status};
 
 /// Prints all peers, or those that are meant by a name.
@@ -95,6 +95,10 @@ fn page(peer: &PeerStatus) -> String {
         ("MAC", peer.mac.clone()),
         ("path", Some(peer.path.name().to_owned())),
         ("why not", peer.obstacle.clone()),
+        (
+            "traffic",
+            peer.traffic.map(|moved| traffic::line(&moved.named())),
+        ),
     ];
     for (name, value) in rows {
         if let Some(value) = value {

@@ -17,6 +17,7 @@ pub(super) fn running() -> Status {
         mac: mac.map(str::to_owned),
         path,
         obstacle: None,
+        traffic: None,
     };
     Status {
         version: "0.1.0".to_owned(),
@@ -45,5 +46,6 @@ pub(super) fn running() -> Status {
         interfaces: Arc::default(),
         last_reconcile_usec: Some(NOW - 3_000_000),
         repairs: 0,
+        traffic: None,
     }
 }

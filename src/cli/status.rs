@@ -9,7 +9,7 @@ use super::bus::{self, Description};
 use super::error::{Error, exit_code};
 use super::feed::{Feed, Tidings};
 use super::output::{self, Colour, Form, Palette, printable, printable_json};
-use super::peers;
+use super::{peers, traffic};
 use crate::service::status::{PeerPath, PeerStatus, State, Status};
 
 /// Prints the status, for people or all that the service says; answers the exit code. With a
@@ -81,7 +81,9 @@ fn text(status: &Status, now: u64, palette: Palette) -> String {
         ("kernel", kernel(status, now)),
         ("peers", reachable(&status.peers)),
     ];
-    for (name, value) in rows {
+    let traffic = status.traffic.map(|moved| traffic::line(&moved.named()));
+    let traffic = traffic.map(|line| ("traffic", line));
+    for (name, value) in rows.into_iter().chain(traffic) {
         let _ = writeln!(page, "  {name:<9}  {}", printable(&value));
     }
     for entry in &status.garbage {

@@ -1,6 +1,6 @@
 use super::error::{DONE, Error, exit_code};
 use super::*;
-use crate::service::status::{InterfaceStatus, LinkStatus, State};
+use crate::service::status::{InterfaceStatus, LinkStatus, PeerTraffic, State, Traffic};
 
 #[test]
 fn the_codes_of_status_tell_the_states_apart() {
@@ -93,11 +93,15 @@ fn the_document_has_every_subcommand_code_and_field() {
             addresses: Vec::new(),
         }),
     }]);
+    status.traffic = Some(Traffic::default());
+    std::sync::Arc::make_mut(&mut status.peers)[0].traffic = Some(PeerTraffic::default());
     let json = serde_json::to_value(&status).unwrap();
     let parts = [
         &json,
         &json["datastore"],
+        &json["traffic"],
         &json["peers"][0],
+        &json["peers"][0]["traffic"],
         &json["interfaces"][0],
         &json["interfaces"][0]["observed"],
     ];

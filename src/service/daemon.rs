@@ -20,10 +20,11 @@ use super::memory::Identity;
 use super::notify::Notice;
 use super::signals::Signal;
 use super::status::{Command, News, State, Status};
-use super::watcher::{Sighting, Watcher};
+use super::watcher::{self, Sighting};
 use super::world::{REGROUP, World};
 use crate::cluster::datastore::{Datastore, Event};
 use crate::config::Config;
+use crate::proxy::counters::Meter;
 
 mod errand;
 mod pass;
@@ -59,6 +60,7 @@ struct Daemon<M: Machine, D> {
     reload: Reload,
     status: watch::Sender<Status>,
     news: broadcast::Sender<News>,
+    meter: watch::Sender<Option<Meter>>,
     status_line: String,
     /// The one in force: the config's, unless somebody has asked for another.
     log_level: String,
@@ -89,6 +91,8 @@ pub struct Ends {
     pub commands: mpsc::Sender<Command>,
     /// To subscribe to what happens.
     pub news: broadcast::Sender<News>,
+    /// Tells what the data plane in the service moves and drops, while there is one.
+    pub meter: watch::Receiver<Option<Meter>>,
 }
 
 /// Runs the service until it is told to stop.
@@ -148,15 +152,17 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         let store = Arc::new(parts.store);
         let relist = Arc::new(Notify::new());
         let news = broadcast::channel(16).0;
+        let meter = watch::channel(None).0;
         let ends = Ends {
             status: status.subscribe(),
             commands,
             news: news.clone(),
+            meter: meter.subscribe(),
         };
         let facade = parts.facade;
         let bus = Box::new(move |pulse| facade(ends.clone(), pulse));
         let bus = Post::new(Duty::Bus, bus, machine.dice());
-        let watch = watch(&machine, &store, &relist, sightings);
+        let watch = watcher::post(&machine, &store, &relist, sightings);
         Self {
             errands: Errands::new(machine.dice()),
             renumbering: None,
@@ -168,6 +174,7 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             reload: parts.reload,
             status,
             news,
+            meter,
             status_line: String::new(),
             log_level,
             relist,
@@ -368,25 +375,4 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             self.world.farewell()
         );
     }
-}
-
-fn watch<M: Machine, D: Datastore>(
-    machine: &M,
-    store: &Arc<D>,
-    relist: &Arc<Notify>,
-    sightings: mpsc::Sender<Sighting>,
-) -> Post {
-    let dice = machine.dice();
-    let (machine, store, relist) = (machine.clone(), store.clone(), relist.clone());
-    let work = move |pulse| -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let watcher = Watcher {
-            store: store.clone(),
-            relist: relist.clone(),
-            sightings: sightings.clone(),
-            pulse,
-            dice: machine.dice(),
-        };
-        Box::pin(watcher.run())
-    };
-    Post::new(Duty::Watch, Box::new(work), dice)
 }

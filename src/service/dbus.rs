@@ -28,7 +28,7 @@ use self::objects::Objects;
 use self::orders::Onlookers;
 use super::daemon::Ends;
 use super::duty::{Backoff, Pulse};
-use super::status::{News, Status};
+use super::status::{News, PlannedChange, Status};
 
 /// The name on the bus.
 pub const NAME: &str = "org.flannelrs.Flannel1";
@@ -228,6 +228,17 @@ impl Loss {
 /// the whole message, or the whole object tree in the answer to `GetManagedObjects`.
 fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
+}
+
+/// Text that may be missing.
+fn optional(value: Option<&String>) -> String {
+    value.map(|value| text(value)).unwrap_or_default()
+}
+
+/// Changes as they go over the bus.
+fn pairs(changes: Vec<PlannedChange>) -> Vec<(String, String)> {
+    let pair = |change: PlannedChange| (text(&change.verb), text(&change.object));
+    changes.into_iter().map(pair).collect()
 }
 
 /// A sign of life is given this often.

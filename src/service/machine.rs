@@ -20,6 +20,7 @@ use crate::kernel::netlink::{Hints, Netlink};
 use crate::kernel::uplink::{Interfaces, Preference};
 use crate::kernel::{Kernel, KernelError};
 use crate::plan::{self, ProxyPlan};
+use crate::proxy::counters::Meter;
 
 /// A machine: its kernel, files, clocks and service manager. There is the real one, [`Host`],
 /// and one that is made up, in the simulation. Clones are the same machine.
@@ -58,6 +59,9 @@ pub(super) trait Machine: Clone + Send + Sync + 'static {
     /// # Errors
     /// In a text for people.
     fn carry(&self, wanted: Option<&ProxyPlan>) -> Result<bool, String>;
+
+    /// Tells what the data plane moves and drops, if there is one.
+    fn meter(&self) -> Option<Meter>;
 
     /// Why the data plane has stopped by itself, if it has.
     fn breakdown(&self) -> Option<String>;
@@ -158,6 +162,11 @@ impl Machine for Host {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         data_plane.run(wanted)
+    }
+
+    fn meter(&self) -> Option<Meter> {
+        // nobody is to wait here for one that is being set up
+        self.data_plane.try_lock().ok()?.meter()
     }
 
     fn breakdown(&self) -> Option<String> {

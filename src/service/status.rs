@@ -11,6 +11,10 @@ use tokio::sync::oneshot;
 use crate::cluster::network::Network;
 use crate::cluster::subnet::Subnet;
 
+pub use traffic::{PeerTraffic, Traffic};
+
+mod traffic;
+
 /// The service as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -55,6 +59,9 @@ pub struct Status {
     pub last_reconcile_usec: Option<u64>,
     /// How many rows were put right that somebody else had changed.
     pub repairs: u64,
+    /// What was moved and dropped; only in an answer, and only if the service moves packets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
 }
 
 /// How far the service has come.
@@ -110,6 +117,9 @@ pub struct PeerStatus {
     pub path: PeerPath,
     /// Why it is not reached, if so.
     pub obstacle: Option<String>,
+    /// As [`Status::traffic`], for a peer that it moves packets to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<PeerTraffic>,
 }
 
 /// How a peer is reached.

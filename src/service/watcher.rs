@@ -1,5 +1,6 @@
 //! The duty to know the cluster: lists, watches, and starts again whenever the watch ends.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::duty::{Backoff, Pulse};
+use super::duty::{Backoff, Duty, Post, Pulse};
+use super::machine::Machine;
 use crate::cluster::datastore::{Datastore, Event, Snapshot, StoreError, Watch, WatchError};
 
 /// A list now and then catches what a watch may have missed.
@@ -29,18 +31,40 @@ pub(super) enum Sighting {
 }
 
 /// What a watcher works with.
-pub(super) struct Watcher<D> {
-    pub(super) store: Arc<D>,
+struct Watcher<D> {
+    store: Arc<D>,
     /// Asks for a whole list now.
-    pub(super) relist: Arc<Notify>,
-    pub(super) sightings: mpsc::Sender<Sighting>,
-    pub(super) pulse: Pulse,
-    pub(super) dice: StdRng,
+    relist: Arc<Notify>,
+    sightings: mpsc::Sender<Sighting>,
+    pulse: Pulse,
+    dice: StdRng,
+}
+
+/// The duty to know the cluster, with this store.
+pub(super) fn post<M: Machine, D: Datastore>(
+    machine: &M,
+    store: &Arc<D>,
+    relist: &Arc<Notify>,
+    sightings: mpsc::Sender<Sighting>,
+) -> Post {
+    let dice = machine.dice();
+    let (machine, store, relist) = (machine.clone(), store.clone(), relist.clone());
+    let work = move |pulse| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let watcher = Watcher {
+            store: store.clone(),
+            relist: relist.clone(),
+            sightings: sightings.clone(),
+            pulse,
+            dice: machine.dice(),
+        };
+        Box::pin(watcher.run())
+    };
+    Post::new(Duty::Watch, Box::new(work), dice)
 }
 
 impl<D: Datastore> Watcher<D> {
     /// Reports until nobody listens.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let mut backoff = Backoff::new(BACKOFF[0], BACKOFF[1], StdRng::from_rng(&mut self.dice));
         loop {
             match self.round(&mut backoff).await {

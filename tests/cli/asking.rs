@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use flannel_rs::service::status::{Fault, State, Status};
+use flannel_rs::service::status::{Fault, PeerTraffic, State, Status, Traffic};
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, Reply, command, finish, open_folder, run};
@@ -68,7 +68,16 @@ async fn programs_get_the_documented_json() {
     let Some(bus) = PrivateBus::start() else {
         return;
     };
-    let _fake = Fake::obliging(&bus, &status()).await;
+    let mut status = status();
+    status.traffic = Some(Traffic {
+        sent_packets: 7,
+        ..Traffic::default()
+    });
+    std::sync::Arc::make_mut(&mut status.peers)[0].traffic = Some(PeerTraffic {
+        received_bytes: u64::MAX,
+        ..PeerTraffic::default()
+    });
+    let _fake = Fake::obliging(&bus, &status).await;
     let changes = json!([
         {"verb": "delete", "object": "link flannel.1"},
         {"verb": "write", "object": "file /x\u{1b}[31m"},
@@ -82,11 +91,11 @@ async fn programs_get_the_documented_json() {
     let described = run(&bus, &["describe"]).await;
     assert_eq!(described, run(&bus, &["status", "--json"]).await);
     let shown: Status = serde_json::from_str(&described.1).unwrap();
-    assert_eq!(shown, status());
+    assert_eq!(shown, status);
 
     let (_, stdout, _) = run(&bus, &["peers", "--json"]).await;
     let peers: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!(peers, serde_json::to_value(&*status().peers).unwrap());
+    assert_eq!(peers, serde_json::to_value(&*status.peers).unwrap());
     let (_, stdout, _) = run(&bus, &["peers", "--json", "100.96.3.9"]).await;
     let peers: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(peers, serde_json::to_value([served::peer(3)]).unwrap());

@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     reason = "tests fail by panicking and say what they skip, also in their helpers"
 )]
 
@@ -19,6 +20,7 @@ mod properties;
 mod scene;
 #[path = "../support/mod.rs"]
 mod support;
+mod traffic;
 
 use std::process::Output;
 

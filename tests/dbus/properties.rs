@@ -33,6 +33,7 @@ PublicIP \"192.168.1.47\"
 RepairCount uint64 7
 State \"running\"
 Subnet \"100.96.1.0/24\"
+Traffic @a{st} {}
 Version \"0.1.0\"
 ";
     assert_eq!(shown(&all), expected);
@@ -43,6 +44,7 @@ Obstacle \"\"
 Path \"tunnel\"
 PublicIP \"192.168.1.48\"
 Subnet \"100.96.2.0/24\"
+Traffic @a{st} {}
 ";
     assert_eq!(shown(&node.properties(PEER_2, PEER).await), expected);
 }

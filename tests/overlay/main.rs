@@ -18,3 +18,4 @@ mod restart;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;
+mod traffic;

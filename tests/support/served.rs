@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flannel_rs::proxy::counters::Meter;
 use flannel_rs::service::daemon::Ends;
 use flannel_rs::service::dbus::{Bus, NAME, ROOT, serve_on};
 use flannel_rs::service::duty::Pulse;
@@ -31,6 +32,7 @@ pub(crate) struct Node {
     pub(crate) status: watch::Sender<Status>,
     pub(crate) commands: Option<mpsc::Receiver<Command>>,
     pub(crate) news: broadcast::Sender<News>,
+    pub(crate) meter: watch::Sender<Option<Meter>>,
     pub(crate) serving: JoinHandle<()>,
     client: Option<Connection>,
     pub(crate) bus: PrivateBus,
@@ -45,14 +47,17 @@ impl Node {
     }
 
     pub(crate) fn on(bus: PrivateBus, status: Status) -> Self {
-        let (ends, status, commands) = ends(status);
+        let (mut ends, status, commands) = ends(status);
         let news = ends.news.clone();
+        let (meter, shown) = watch::channel(None);
+        ends.meter = shown;
         let serving = serve_on(Bus::At(bus.address()), ends, Pulse::default());
         let serving = tokio::spawn(serving);
         Self {
             status,
             commands: Some(commands),
             news,
+            meter,
             serving,
             client: None,
             bus,
@@ -212,6 +217,7 @@ pub(crate) fn ends(status: Status) -> (Ends, watch::Sender<Status>, mpsc::Receiv
         status: seen,
         commands: sender,
         news: broadcast::channel(16).0,
+        meter: watch::channel(None).1,
     };
     (ends, status, commands)
 }
@@ -249,6 +255,7 @@ pub(crate) fn status() -> Status {
         interfaces: Arc::new(vec![tunnel()]),
         last_reconcile_usec: Some(1_800_000_000_000_000),
         repairs: 7,
+        traffic: None,
     }
 }
 
@@ -261,6 +268,7 @@ pub(crate) fn peer(third: u8) -> PeerStatus {
         mac: Some(format!("02:00:00:00:00:{third:02x}")),
         path: PeerPath::Tunnel,
         obstacle: None,
+        traffic: None,
     }
 }
 

@@ -123,6 +123,11 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "The subnet of this node.",
     ),
     (
+        "status",
+        "flannel-rs status --json | jq .traffic",
+        "What this node has sent, received and dropped, with the udp backend.",
+    ),
+    (
         "describe",
         "flannel-rs describe | jq .interfaces",
         "The links as they should be and as they are.",

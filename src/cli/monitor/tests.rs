@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::super::bus::Description;
 use super::*;
 use crate::cli::samples::{NOW, running};
-use crate::service::status::{Fault, PeerPath, PlannedChange};
+use crate::service::status::{Fault, PeerPath, PeerTraffic, PlannedChange, Traffic};
 
 /// The lines after each of these statuses.
 fn told(view: &mut View, status: &Status) -> String {
@@ -49,6 +49,18 @@ fn what_stays_is_no_news() {
     status.repairs += 1;
     status.datastore.revision += 1;
     assert_eq!(told(&mut view, &status), "");
+    for packets in 1..3 {
+        let sent_packets = packets;
+        status.traffic = Some(Traffic {
+            sent_packets,
+            ..Traffic::default()
+        });
+        Arc::make_mut(&mut status.peers)[0].traffic = Some(PeerTraffic {
+            sent_packets,
+            ..PeerTraffic::default()
+        });
+        assert_eq!(told(&mut view, &status), "", "packets are no news");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::cli::samples::running;
-use crate::service::status::PeerPath;
+use crate::service::status::{PeerPath, PeerTraffic};
 
 fn found(name: &str) -> Vec<String> {
     let mut status = running();
@@ -13,6 +13,7 @@ fn found(name: &str) -> Vec<String> {
         mac: None,
         path: PeerPath::Direct,
         obstacle: None,
+        traffic: None,
     });
     let peers = named(&status, name).unwrap_or_default();
     peers.into_iter().map(|peer| peer.subnet).collect()
@@ -67,6 +68,20 @@ fn one_peer_shows_all_that_is_known_of_it() {
   path       tunnel
 ";
     assert_eq!(page(&peer), expected);
+    peer.traffic = Some(PeerTraffic {
+        sent_bytes: 999,
+        received_bytes: 12_000,
+        dropped_too_big: 3,
+        ..PeerTraffic::default()
+    });
+    let line = "  traffic    sent 999 B, received 12.0 kB, dropped 3: 3 too big\n";
+    assert_eq!(page(&peer), format!("{expected}{line}"));
+    assert_eq!(
+        table(&[peer.clone()]),
+        table(&running().peers[..1]),
+        "no column"
+    );
+    peer.traffic = None;
     peer.path = PeerPath::None;
     peer.mac = None;
     peer.obstacle = Some("of another\nbackend".to_owned());

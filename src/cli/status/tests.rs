@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::cli::samples::{NOW, running};
-use crate::service::status::{Fault, GarbageStatus};
+use crate::service::status::{Fault, GarbageStatus, Traffic};
 
 #[test]
 fn a_running_node_with_its_peers() {
@@ -20,6 +20,24 @@ SUBNET         PUBLIC IP     BACKEND  PATH    MAC/WHY NOT
 100.96.3.0/24  192.168.1.49  vxlan    direct
 ";
     assert_eq!(text(&running(), NOW, Palette::Plain), expected);
+}
+
+#[test]
+fn a_node_that_moves_packets_itself_tells_how_many() {
+    let mut status = running();
+    status.traffic = Some(Traffic {
+        sent_bytes: 1_250_000_000,
+        received_bytes: 12_000,
+        dropped_no_route: 3,
+        ..Traffic::default()
+    });
+    let page = text(&status, NOW, Palette::Plain);
+    let expected = "\
+  peers      2 of 2 reachable
+  traffic    sent 1.2 GB, received 12.0 kB, dropped 3: 3 no route
+
+SUBNET ";
+    assert!(page.contains(expected), "{page}");
 }
 
 #[test]

@@ -241,6 +241,8 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
 
     /// Takes in what was made. Says whether everything is as planned.
     fn conclude(&mut self, complete: bool) {
+        // nobody waits for another one: it is looked at when somebody asks for traffic
+        self.meter.send_replace(self.machine.meter());
         let passes = &mut self.passes;
         passes.complete = complete;
         passes.ended = Instant::now();

@@ -11,8 +11,10 @@ use super::properties::{announce, properties};
 /// An object that shows one row.
 pub(super) trait Shown: Interface + Sized {
     type Row: Clone + PartialEq + Send + Sync;
+    /// What an object reads at the time of a call, beside its row.
+    type Source: Clone + Send + Sync;
 
-    fn new(row: Self::Row) -> Self;
+    fn new(row: Self::Row, source: Self::Source) -> Self;
 
     /// Where the object of a row lies.
     fn path(row: &Self::Row) -> String;
@@ -22,13 +24,15 @@ pub(super) trait Shown: Interface + Sized {
 pub(super) struct Collection<S: Shown> {
     rows: Arc<Vec<S::Row>>,
     by_path: BTreeMap<String, S::Row>,
+    source: S::Source,
 }
 
 impl<S: Shown> Collection<S> {
-    pub(super) fn empty() -> Self {
+    pub(super) fn empty(source: S::Source) -> Self {
         Self {
             rows: Arc::default(),
             by_path: BTreeMap::new(),
+            source,
         }
     }
 
@@ -58,24 +62,28 @@ impl<S: Shown> Collection<S> {
         for (path, row) in &self.by_path {
             match before.get(path) {
                 None => {
-                    server.at(path.as_str(), S::new(row.clone())).await?;
+                    let object = S::new(row.clone(), self.source.clone());
+                    server.at(path.as_str(), object).await?;
                 }
                 Some(known) if known == row => {}
-                Some(_) => change::<S>(path, row, connection).await?,
+                Some(_) => {
+                    let object = S::new(row.clone(), self.source.clone());
+                    change(path, object, connection).await?;
+                }
             }
         }
         Ok(())
     }
 }
 
-async fn change<S: Shown>(path: &str, row: &S::Row, connection: &Connection) -> zbus::Result<()> {
+async fn change<S: Shown>(path: &str, next: S, connection: &Connection) -> zbus::Result<()> {
     let server = connection.object_server();
     let object = server.interface::<_, S>(path).await?;
     let emitter = object.signal_emitter();
     let (before, after) = {
         let mut shown = object.get_mut().await;
         let before = properties(&*shown, emitter).await?;
-        *shown = S::new(row.clone());
+        *shown = next;
         (before, properties(&*shown, emitter).await?)
     };
     announce::<S>(emitter, &before, &after).await

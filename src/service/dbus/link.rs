@@ -56,8 +56,9 @@ fn dictionary(link: Option<&LinkStatus>) -> BTreeMap<&'static str, Variant<'stat
 
 impl Shown for Link {
     type Row = InterfaceStatus;
+    type Source = ();
 
-    fn new(row: InterfaceStatus) -> Self {
+    fn new(row: InterfaceStatus, (): ()) -> Self {
         Self(row)
     }
 

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
 use tokio::sync::watch;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, interface};
 
 use super::authority::{Action, Request};
-use super::orders::Orders;
+use super::orders::{self, Orders};
 use super::refusal::Refusal;
-use super::text;
-use crate::cluster::subnet::Subnet;
-use crate::service::status::{Command, PlannedChange, Status};
+use super::{optional, pairs, text};
+use crate::proxy::counters::Meter;
+use crate::service::status::{Command, Status, Traffic};
 
 /// This node on the bus. Only `&self` methods and a shared status: a method that waits for the
 /// service keeps zbus's lock on the object, and must not hold up the properties.
@@ -23,6 +22,7 @@ pub(super) struct Manager {
     pub(super) published: watch::Receiver<Arc<Status>>,
     /// The status of this moment.
     pub(super) current: watch::Receiver<Status>,
+    pub(super) meter: watch::Receiver<Option<Meter>>,
     pub(super) orders: Arc<Orders>,
 }
 
@@ -98,7 +98,7 @@ impl Manager {
     ) -> Result<String, Refusal> {
         let asked = match subnet {
             "" => None,
-            text => Some(parse(text)?),
+            text => Some(orders::subnet(text)?),
         };
         let named = asked.map(|subnet| subnet.to_string());
         let mut details = BTreeMap::new();
@@ -216,7 +216,11 @@ impl Manager {
     /// object. Needs no authorization.
     #[zbus(out_args("json"))]
     fn describe(&self) -> Result<String, Refusal> {
-        let status = self.current.borrow().clone();
+        let mut status = self.current.borrow().clone();
+        let meter = self.meter.borrow().clone();
+        if let Some(meter) = meter {
+            status = status.with_traffic(&meter);
+        }
         serde_json::to_string_pretty(&status).map_err(|error| Refusal::Failed(error.to_string()))
     }
 
@@ -348,6 +352,20 @@ impl Manager {
         text(&self.published.borrow().log_level)
     }
 
+    /// What this node has moved and dropped since its udp data plane began, by the names
+    /// "sent-packets", "sent-bytes", "received-packets", "received-bytes", for packets dropped
+    /// "dropped-" and the cause, "answered-no-route" and "answered-too-big-for-path" for senders
+    /// that were told, and "receive-errors". More names may come. Read at the time of the call; no
+    /// signal tells of a change. Empty where the kernel moves the packets, with other backends.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn traffic(&self) -> BTreeMap<&str, u64> {
+        let meter = self.meter.borrow();
+        let totals = meter.as_ref().map(|meter| Traffic::from(meter.totals()));
+        totals
+            .map(|traffic| traffic.named().into())
+            .unwrap_or_default()
+    }
+
     /// How many rows in the kernel were put right that somebody else had changed, since the
     /// service started.
     #[zbus(property)]
@@ -372,24 +390,6 @@ impl Manager {
         };
         self.orders.allow(request).await
     }
-}
-
-fn parse(subnet: &str) -> Result<Subnet, Refusal> {
-    let invalid = |_| {
-        let shown: String = subnet.chars().take(100).collect();
-        Refusal::InvalidSubnet(format!("{shown:?} is not a subnet such as 100.96.1.0/24"))
-    };
-    subnet.parse::<Ipv4Net>().map(Subnet::new).map_err(invalid)
-}
-
-fn optional(value: Option<&String>) -> String {
-    value.map(|value| text(value)).unwrap_or_default()
-}
-
-/// Changes as they go over the bus.
-pub(super) fn pairs(changes: Vec<PlannedChange>) -> Vec<(String, String)> {
-    let pair = |change: PlannedChange| (text(&change.verb), text(&change.object));
-    changes.into_iter().map(pair).collect()
 }
 
 /// Room for a few directives; each copy of the status carries the level.

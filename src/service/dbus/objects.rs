@@ -12,11 +12,11 @@ use zbus::{Connection, fdo};
 use super::collection::Collection;
 use super::link::Link;
 use super::log_control::{LogControl, Settings};
-use super::manager::{Manager, pairs};
+use super::manager::Manager;
 use super::orders::{Onlookers, Orders};
 use super::peer::Peer;
 use super::properties::{announce, properties};
-use super::{Bus, LOG_CONTROL, NAME, ROOT};
+use super::{Bus, LOG_CONTROL, NAME, ROOT, pairs};
 use crate::service::daemon::Ends;
 use crate::service::status::{News, Status};
 
@@ -35,9 +35,9 @@ impl Objects {
         // first of all: thousands of objects are not to be made for a bus that is not there
         let connection = bus.builder().build().await?;
         let current = ends.status.borrow_and_update().clone();
-        let mut peers = Collection::empty();
+        let mut peers = Collection::empty(ends.meter.clone());
         peers.show(&current.peers, &connection).await?;
-        let mut links = Collection::empty();
+        let mut links = Collection::empty(());
         links.show(&current.interfaces, &connection).await?;
 
         let (published, shown) = watch::channel(Arc::new(current));
@@ -55,6 +55,7 @@ impl Objects {
         let manager = Manager {
             published: shown,
             current: ends.status.clone(),
+            meter: ends.meter.clone(),
             orders,
         };
         server.at(ROOT, manager).await?;

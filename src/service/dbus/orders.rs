@@ -1,11 +1,13 @@
 //! The way from a caller on the bus to the service, and back.
 
+use ipnet::Ipv4Net;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::ANSWER_LIMIT;
 use super::authority::{Authority, Request};
 use super::refusal::Refusal;
+use crate::cluster::subnet::Subnet;
 use crate::service::status::{Command, PlannedChange};
 
 /// Callers whose orders were followed, and who are answered once the objects show the status of
@@ -90,6 +92,18 @@ impl Orders {
         let deadline = Instant::now() + ANSWER_LIMIT;
         Ok(self.answer(Command::Plan, deadline).await??)
     }
+}
+
+/// The subnet that somebody names.
+///
+/// # Errors
+/// [`Refusal::InvalidSubnet`].
+pub(super) fn subnet(named: &str) -> Result<Subnet, Refusal> {
+    let invalid = |_| {
+        let shown: String = named.chars().take(100).collect();
+        Refusal::InvalidSubnet(format!("{shown:?} is not a subnet such as 100.96.1.0/24"))
+    };
+    named.parse::<Ipv4Net>().map(Subnet::new).map_err(invalid)
 }
 
 fn stopping() -> Refusal {

@@ -8,16 +8,20 @@ use zbus::{OwnedVariant, Variant, fdo};
 
 pub(super) type Properties = HashMap<String, OwnedVariant>;
 
-/// All properties of an object, as `GetAll` would answer.
+/// All properties of an object whose changes are told, as `GetAll` would answer.
 pub(super) async fn properties<I: Interface>(
     object: &I,
     emitter: &SignalEmitter<'_>,
 ) -> zbus::Result<Properties> {
     let connection = emitter.connection();
     let server = connection.object_server();
-    let all = object.get_all(server, connection, None, emitter).await?;
+    let mut all = object.get_all(server, connection, None, emitter).await?;
+    all.remove(UNTOLD);
     Ok(all)
 }
+
+/// The property that is another one at every call.
+const UNTOLD: &str = "Traffic";
 
 /// Sends what differs as one `PropertiesChanged`, or nothing.
 pub(super) async fn announce<I: Interface>(

@@ -34,6 +34,7 @@ async fn a_bus_that_stays_away_is_said_once() {
         status: seen,
         commands,
         news: broadcast::channel(1).0,
+        meter: watch::channel(None).1,
     };
     let nowhere = Bus::At("unix:path=/nonexistent/bus".to_owned());
     let tried = timeout(
@@ -100,5 +101,6 @@ fn status() -> Status {
         interfaces: Arc::default(),
         last_reconcile_usec: None,
         repairs: 0,
+        traffic: None,
     }
 }

@@ -19,6 +19,7 @@ use crate::kernel::state::{KernelState, Link, LinkKind, PROTOCOL, Route, RouteKe
 use crate::kernel::uplink::{DefaultRoute, Interface, InterfaceAddress, Interfaces, Preference};
 use crate::kernel::{Failure, Kernel, KernelError, Scope};
 use crate::plan::{ProxyPlan, is_about, previous_subnet};
+use crate::proxy::counters::Meter;
 use crate::service::clock::{Moment, usec};
 use crate::service::files::FileError;
 use crate::service::machine::Machine;
@@ -287,6 +288,11 @@ impl Machine for MadeUp {
             return Ok(began || made);
         }
         Ok(false)
+    }
+
+    /// No packet moves here.
+    fn meter(&self) -> Option<Meter> {
+        None
     }
 
     fn breakdown(&self) -> Option<String> {

@@ -47,6 +47,7 @@ impl World {
                 .collect(),
             last_reconcile_usec: None,
             repairs: 0,
+            traffic: None,
         }
     }
 
@@ -71,6 +72,7 @@ impl World {
                 mac: lease.attrs.backend.mac().map(|mac| mac.to_string()),
                 path,
                 obstacle,
+                traffic: None,
             }
         };
         let leases = self.view.records().map(|record| &record.lease);
