@@ -70,6 +70,11 @@ const TOKENS: &[&[u8]] = &[
 ];
 
 #[test]
+fn coalesce() {
+    attack("coalesce", targets::coalesce, 10_000);
+}
+
+#[test]
 fn config() {
     attack("config", targets::config, 4000);
 }
@@ -92,6 +97,11 @@ fn netlink() {
 #[test]
 fn network() {
     attack("network", targets::network, 10_000);
+}
+
+#[test]
+fn split() {
+    attack("split", targets::split, 20_000);
 }
 
 #[test]

@@ -9,8 +9,7 @@ use flannel_rs::proxy::packet::{Packet, Refusal};
 use flannel_rs::proxy::table::Table;
 use ipnet::Ipv4Net;
 
-/// The base of this node's subnet, the source of its answers.
-const BASE: Ipv4Addr = Ipv4Addr::new(100, 96, 1, 0);
+use super::{header, number, sum};
 
 type Rows = Vec<(Ipv4Net, Ipv4Addr)>;
 
@@ -28,8 +27,15 @@ pub fn frames(data: &[u8]) {
         }
         Ok(packet) => {
             assert_framed(bytes, packet.bytes());
-            if let Some(answer) = packet.unreachable(BASE) {
-                assert_answer(packet.bytes(), answer.bytes());
+            packet.flow();
+            let answers = [
+                (packet.unreachable(), [3, 0, 0, 0]),
+                (packet.too_big(1372), [3, 4, 0x05, 0x5c]),
+            ];
+            for (answer, kind) in answers {
+                if let Some(answer) = answer {
+                    assert_answer(packet.bytes(), answer.bytes(), kind);
+                }
             }
             packet.destination()
         }
@@ -91,16 +97,17 @@ fn age(before: &[u8], moved: &mut [u8]) {
     }
 }
 
-/// An ICMP "net unreachable" (RFC 792) from us to the sender, right in all its sums, which
-/// itself can never be answered.
-fn assert_answer(packet: &[u8], answer: &[u8]) {
+/// An ICMP "destination unreachable" (RFC 792) from the packet's destination to its sender, of
+/// that type, code and MTU, right in all its sums, which itself can never be answered.
+fn assert_answer(packet: &[u8], answer: &[u8], kind: [u8; 4]) {
     assert!((28 + 20..=576).contains(&answer.len()));
     assert_eq!((answer[0], answer[9]), (0x45, 1));
     assert_eq!(number(answer, 2), answer.len());
     assert!(answer[8] > 1, "it has to cross at least this host");
-    assert_eq!(answer[12..16], BASE.octets());
+    assert_eq!(answer[12..16], packet[16..20]);
     assert_eq!(answer[16..20], packet[12..16]);
-    assert_eq!(answer[20..22], [3, 0]);
+    assert_eq!(answer[20..22], kind[..2]);
+    assert_eq!(answer[24..28], [0, 0, kind[2], kind[3]]);
     assert_eq!(sum(&answer[..20]), 0xffff);
     assert_eq!(sum(&answer[20..]), 0xffff);
     assert!(packet.starts_with(&answer[28..]));
@@ -108,26 +115,6 @@ fn assert_answer(packet: &[u8], answer: &[u8]) {
     assert!(!sender.is_unspecified() && !sender.is_multicast() && !sender.is_broadcast());
     assert_eq!(number(packet, 6) & 0x1fff, 0, "only a first fragment");
     let mut answer = answer.to_vec();
-    let again = Packet::parse(&mut answer).map(|packet| packet.unreachable(BASE));
+    let again = Packet::parse(&mut answer).map(|packet| packet.unreachable());
     assert_eq!(again, Ok(None));
-}
-
-fn header(packet: &[u8]) -> usize {
-    usize::from(packet[0] & 0x0f) * 4
-}
-
-fn number(bytes: &[u8], at: usize) -> usize {
-    usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
-}
-
-/// The ones' complement sum of RFC 1071, by another way than the data plane's: 0xffff where the
-/// checksum in `bytes` is right.
-fn sum(bytes: &[u8]) -> u64 {
-    let words = bytes
-        .chunks(2)
-        .map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0)));
-    match words.sum::<u64>() {
-        0 => 0,
-        total => (total - 1) % 0xffff + 1,
-    }
 }

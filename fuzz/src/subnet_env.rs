@@ -67,6 +67,7 @@ fn written(subnet: Subnet) -> String {
         bridge: None,
         subnet_env: path.to_owned(),
         docker_env: PathBuf::from("docker.env"),
+        tuning: Default::default(),
     };
     let mut files = plan::plan(&node, []).files;
     files.remove(path).unwrap_or_default()
