@@ -7,6 +7,7 @@
   deadnix,
   dbus,
   etcd,
+  ethtool,
   iperf3,
   iproute2,
   iputils,
@@ -14,6 +15,7 @@
   python3,
   rustfmt,
   tcpdump,
+  wireshark-cli,
 }:
 mkShell {
   inputsFrom = [ flannel-rs ];
@@ -23,6 +25,7 @@ mkShell {
     deadnix
     dbus
     etcd
+    ethtool
     iperf3
     iproute2
     iputils
@@ -30,5 +33,6 @@ mkShell {
     python3
     rustfmt
     tcpdump
+    wireshark-cli
   ];
 }

@@ -14,6 +14,7 @@
 pub(crate) mod bus;
 pub(crate) mod certificates;
 pub(crate) mod etcd;
+pub(crate) mod flanneld;
 pub(crate) mod lab;
 pub(crate) mod node;
 pub(crate) mod process;

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::lab::ETCD;
 use super::process::{PATIENCE, end, inside, must, pid, shown, until};
@@ -212,6 +213,11 @@ impl Node {
     pub fn signal(&self, signal: Signal) {
         let service = self.service.as_ref().expect("a running service");
         kill(pid(service), signal).unwrap();
+    }
+
+    /// The process of the running service.
+    pub fn process(&self) -> Pid {
+        pid(self.service.as_ref().expect("a running service"))
     }
 
     /// Whether the service runs.

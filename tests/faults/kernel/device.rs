@@ -122,7 +122,12 @@ fn tun_device_cannot_be_taken_over() {
     let node = &nodes[0];
     let before = whole(node);
     let said = node.must("ip tuntap delete dev flannel0 mode tun 2>&1 || true");
-    assert!(said.contains("Device or resource busy"), "{said}");
+    // it is one with several queues, or of one that somebody has
+    let refusals = ["Invalid argument", "Device or resource busy"];
+    assert!(
+        refusals.iter().any(|refusal| said.contains(refusal)),
+        "{said}"
+    );
     thread::sleep(Duration::from_secs(1));
     assert_eq!(whole(node), before);
     assert!(lab.reaches(1, 2) && lab.reaches(3, 1));
