@@ -3,7 +3,9 @@
 # make test-nix the NixOS module, evaluated against the nixpkgs tree that NIXPKGS=PATH names; nothing is built
 # make lint     formatting, lints, documentation, licences, shell, Python and Nix
 # make model    the model check with many more schedules: SEEDS=50000
-# make bench    the benchmarks
+# make bench    one node among thousands of leases (docs/performance.md)  FLANNELD=PATH for the same of flanneld
+# make bench-dataplane  the backends' throughput, delay and cost, side by side  FLANNELD=PATH for flanneld's too
+# make soak     the udp backend under mixed load, with peers that come and go: SOAK_SECONDS=600
 # make fuzz     every fuzz target for FUZZ_SECONDS=60; FUZZ_TARGETS="lease config" runs only these
 # make install  everything at its place below DESTDIR; PREFIX=/usr  BINARY=target/release/flannel-rs (after make build)
 # make uninstall        the same files gone; the config stays
@@ -24,6 +26,7 @@ CARGO_FUZZ := 0.13.2
 NIXFMT := 0.5.3
 DEADNIX := 1.3.1
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
 # protoc and its includes: the etcd client is generated from etcd's own .proto files
@@ -36,8 +39,10 @@ LINT_PACKAGES := $(BUILD_PACKAGES) mypy shellcheck
 NIX_PACKAGES := mmdebstrap
 VM_PACKAGES := cpio e2fsprogs iproute2 mmdebstrap python3 qemu-system-x86 systemd-container
 FUZZ_PACKAGES := $(BUILD_PACKAGES) g++
+# ethtool for FLANNEL_RS_BENCH_WIRE=cut
+BENCH_PACKAGES := $(BUILD_PACKAGES) ethtool etcd-client etcd-server iproute2 iputils-ping
 # of systemd the tests use tools that check files, it need not run; gdbus is of libglib2.0-bin
-TEST_PACKAGES := $(DEMO_PACKAGES) dpkg-dev etcd-client etcd-server groff-base libglib2.0-bin procps systemd tcpdump
+TEST_PACKAGES := $(DEMO_PACKAGES) dpkg-dev etcd-client etcd-server ethtool groff-base libglib2.0-bin procps systemd tcpdump tshark
 
 SHELL_SCRIPTS = $(shell git grep -lE '^#!(/bin/|/usr/bin/env )(ba)?sh$$' -- ':!*.rs' ':!*.py')
 
@@ -53,7 +58,7 @@ if [[ -n $$missing ]]; then \
 fi
 endef
 
-.PHONY: build demo test test-nix model bench fuzz lint lint-nix install uninstall deb vm-tests install-deps
+.PHONY: build demo test test-nix model bench bench-dataplane soak fuzz lint lint-nix install uninstall deb vm-tests install-deps
 
 build:
 	cargo build --release
@@ -74,7 +79,16 @@ model:
 	FLANNEL_RS_SEEDS=$(SEEDS) CARGO_PROFILE_TEST_OPT_LEVEL=2 cargo test --lib --target-dir target/model simulation -- --nocapture
 
 bench:
-	cargo bench
+	cargo bench --bench scale
+
+bench-dataplane:
+	@$(call install,$(BENCH_PACKAGES))
+	cargo bench --bench dataplane
+
+# as the model check: optimized, but with debug assertions and overflow checks
+soak:
+	SOAK_SECONDS=$(SOAK_SECONDS) CARGO_PROFILE_DEV_OPT_LEVEL=2 CARGO_PROFILE_TEST_OPT_LEVEL=2 \
+		cargo test --test dataplane --target-dir target/model -- --nocapture soak
 
 # libFuzzer keeps what it finds in the first folder; the corpus stays as it is
 fuzz:
