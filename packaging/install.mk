@@ -43,7 +43,7 @@ install:
 	$(call lay,644,$(wildcard systemd/docker.service.d/*),$(DATA)/docker.service.d)
 	$(call lay,644,$(wildcard systemd/iproute2/rt_protos.d/*),$(SYSCONFDIR)/iproute2/rt_protos.d)
 	test -e $(DESTDIR)$(SYSCONFDIR)/flannel-rs/config.toml || install -Dm644 packaging/config.toml $(DESTDIR)$(SYSCONFDIR)/flannel-rs/config.toml
-	$(call lay,644,README.md CHANGELOG.md $(wildcard docs/*.md),$(DOC))
+	$(call lay,644,README.md CHANGELOG.md $(wildcard docs/*),$(DOC))
 	$(call lay,644,$(wildcard examples/*.toml examples/*.conf),$(DOC)/examples)
 	umask 022; \
 	install -d $(DESTDIR)$(SHARE)/man/man1; \
