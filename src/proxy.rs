@@ -68,7 +68,7 @@ impl Default for Tuning {
     }
 }
 
-/// A running data plane. Dropping it stops the threads and closes the socket; the device stays,
+/// A running data plane. Dropping it stops the threads and closes the sockets; the device stays,
 /// with its addresses and routes, for the next one to attach to.
 #[derive(Debug)]
 pub struct Proxy {

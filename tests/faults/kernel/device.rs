@@ -111,7 +111,7 @@ fn forwarding_switched_off_and_on() {
     lab.wait_until_connected();
 }
 
-/// While the service holds the device nobody else can make it go with its last user.
+/// Who asks for a device with one queue, as ip(8) does unless told otherwise, does not get ours.
 #[test]
 fn tun_device_cannot_be_taken_over() {
     let Some(lab) = Lab::with_backend(Shape::Flat, UDP) else {
@@ -122,7 +122,7 @@ fn tun_device_cannot_be_taken_over() {
     let node = &nodes[0];
     let before = whole(node);
     let said = node.must("ip tuntap delete dev flannel0 mode tun 2>&1 || true");
-    // it is one with several queues, or of one that somebody has
+    // the device has several queues, or, without offloads, one that the service holds
     let refusals = ["Invalid argument", "Device or resource busy"];
     assert!(
         refusals.iter().any(|refusal| said.contains(refusal)),
