@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
+
 use counters::{Counters, Meter};
 use pulse::Silence;
 use table::Table;
@@ -23,6 +25,7 @@ pub mod coalesce;
 pub mod counters;
 mod directory;
 mod inbound;
+mod origin;
 mod outbound;
 pub mod packet;
 mod pulse;
@@ -44,6 +47,10 @@ pub struct Settings {
     pub mtu: u32,
     /// The uplink's address and the port that all nodes share.
     pub bind: SocketAddrV4,
+    /// The network: a packet whose source is of it, and not of a subnet of the peer that it came
+    /// from, is dropped. `None` takes them from anybody, as flanneld does. See also
+    /// [`Proxy::set_verify`].
+    pub verify: Option<Ipv4Net>,
     /// How packets are moved.
     pub tuning: Tuning,
 }
@@ -104,8 +111,9 @@ impl Proxy {
     /// Opens or makes the device, binds the socket and starts the threads, in the network
     /// namespace of the calling thread. The device is persistent: it outlives the process.
     ///
-    /// Packets from peers are delivered at once. Those from the device wait in its queue for the
-    /// first [`Proxy::set_table`], so that a restart answers nobody with "net unreachable".
+    /// Packets from peers are delivered at once, and whosever they are until the first
+    /// [`Proxy::set_table`]. Those from the device wait in its queue for it, so that a restart
+    /// answers nobody with "net unreachable".
     ///
     /// # Errors
     /// See [`ProxyError`]. If the port is taken no device has been made.
@@ -148,6 +156,11 @@ impl Proxy {
     /// Puts a new table in place of the present one, between two batches of packets.
     pub fn set_table(&self, table: &Table) {
         self.plane.set_table(table);
+    }
+
+    /// Puts another network in the place of [`Settings::verify`], between two batches of packets.
+    pub fn set_verify(&self, network: Option<Ipv4Net>) {
+        self.plane.origins.ask(network);
     }
 
     /// What has been moved and dropped since [`Proxy::attach`].

@@ -65,6 +65,8 @@ pub struct Counters {
     pub other_version: u64,
     /// Dropped: the time to live was over.
     pub expired: u64,
+    /// Dropped: from another host than the one whose subnet the source is of.
+    pub spoofed: u64,
     /// Dropped: longer than [`Settings::mtu`](super::Settings::mtu) allows or a datagram can be.
     pub too_big: u64,
     /// Dropped: longer than the path to the peer carries, and not to be fragmented.
@@ -111,6 +113,7 @@ pub(super) enum Count {
     Malformed,
     OtherVersion,
     Expired,
+    Spoofed,
     TooBig,
     TooBigForPath,
     TooBigAnswered,
@@ -193,6 +196,7 @@ impl Counters {
             malformed: total(Count::Malformed),
             other_version: total(Count::OtherVersion),
             expired: total(Count::Expired),
+            spoofed: total(Count::Spoofed),
             too_big: total(Count::TooBig),
             too_big_for_path: total(Count::TooBigForPath),
             too_big_answered: total(Count::TooBigAnswered),

@@ -59,6 +59,11 @@ impl Directory {
         directory
     }
 
+    /// Whether it comes of no table yet.
+    pub(super) const fn is_unwritten(&self) -> bool {
+        self.pages.is_empty()
+    }
+
     /// The peer that has `destination`.
     pub(super) fn peer(&self, destination: Ipv4Addr) -> Option<&Peer> {
         let mut entry = PAGE;

@@ -1,7 +1,8 @@
 //! From the peers to the device.
 //!
-//! Packets are taken from anybody, as flanneld does. What came together and belongs together goes
-//! to the device together; nothing is copied but the headers of what is joined.
+//! Packets are taken from whom [`Origins`](super::origin::Origins) admits. What came together and
+//! belongs together goes to the device together; nothing is copied but the headers of what is
+//! joined.
 
 use std::io::IoSlice;
 use std::net::Ipv4Addr;
@@ -39,9 +40,10 @@ pub(super) fn work(plane: &Plane, queue: usize) -> Result<(), Breakdown> {
         match incoming.receive() {
             Ok(()) => {
                 futile = 0;
-                inbound.join(&mut incoming);
+                let directory = directory.latest();
+                inbound.join(directory, &mut incoming);
                 let (bytes, _) = incoming.open();
-                inbound.deliver(directory.latest(), bytes)?;
+                inbound.deliver(directory, bytes)?;
             }
             Err(Errno::EAGAIN) => {
                 if plane.await_input(worker, lane.socket.as_fd(), lane)? == Wake::Stopped {
@@ -80,10 +82,11 @@ struct Inbound<'a> {
 
 impl Inbound<'_> {
     /// Joins the sound packets among what has arrived.
-    fn join(&mut self, incoming: &mut Incoming<'_>) {
+    fn join(&mut self, directory: &Directory, incoming: &mut Incoming<'_>) {
         self.coalescer.clear();
         self.packets.clear();
         let joins = self.plane.offers.joins();
+        let mut inspection = self.plane.origins.inspect(directory);
         let (bytes, arrivals) = incoming.open();
         for arrival in arrivals {
             if arrival.cut {
@@ -95,6 +98,10 @@ impl Inbound<'_> {
                 let Some(mut packet) = admit(self.tally, &mut bytes[datagram]) else {
                     continue;
                 };
+                if !inspection.admits(arrival.source, packet.source()) {
+                    self.tally.add(Count::Spoofed, 1);
+                    continue;
+                }
                 if age(self.tally, &mut packet).is_none() {
                     continue;
                 }
@@ -103,6 +110,7 @@ impl Inbound<'_> {
                 self.packets.push(at);
             }
         }
+        self.plane.origins.tell(&inspection);
     }
 
     /// Gives the device what has been joined.

@@ -48,6 +48,11 @@ impl<'a> Packet<'a> {
         })
     }
 
+    /// Where it says that it comes from.
+    pub fn source(&self) -> Ipv4Addr {
+        address(self.bytes, SOURCE)
+    }
+
     /// Where it goes.
     pub fn destination(&self) -> Ipv4Addr {
         address(self.bytes, DESTINATION)

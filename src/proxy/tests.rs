@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use lab::{
-    PATIENCE, PORT, answers, arrival, eventually, in_both_modes, pair, peer_socket, raw_socket,
-    udp_packet,
+    PATIENCE, PORT, answers, arrival, counted, eventually, in_both_modes, pair, peer_socket,
+    raw_socket, udp_packet,
 };
 use nix::sys::socket::{self, MsgFlags, SockProtocol, SockaddrIn, setsockopt, sockopt};
 
@@ -18,6 +18,7 @@ mod bulk;
 mod device;
 mod flows;
 mod lab;
+mod origins;
 mod path;
 mod queues;
 mod segmentation;
@@ -48,12 +49,15 @@ fn packets_cross_both_ways_and_age_by_two(tuning: Tuning) {
     assert!(reached && text.contains("ttl=62"), "{text}");
     let (reached, text) = right.ping("-c 1 -W 5 -s 1444 -M do 100.96.1.0");
     assert!(reached, "as large as the MTU allows: {text}");
-    eventually("both have counted", || {
-        here.counters().received_packets >= 4 && there.counters().received_packets >= 4
-    });
+    for proxy in [&here, &there] {
+        counted(proxy, "the pings", |counters| {
+            counters.sent_packets >= 4 && counters.received_packets >= 4
+        });
+    }
     let counters = here.counters();
-    assert!(counters.sent_packets >= 4 && counters.sent_bytes >= 4 * 84);
-    assert_eq!((counters.malformed, counters.expired), (0, 0));
+    assert!(counters.sent_bytes >= 4 * 84, "{counters:?}");
+    let refused = (counters.malformed, counters.expired);
+    assert_eq!(refused, (0, 0), "{counters:?}");
     assert_eq!(here.failure(), None);
 }
 
@@ -64,7 +68,8 @@ fn a_flood_loses_next_to_nothing(tuning: Tuning) {
     let (here, _there) = (left.connect(&right), right.connect(&left));
     let (_, text) = left.ping("-f -q -c 1000 -W 5 100.96.2.0");
     assert!(answers(&text) >= 990, "{text}");
-    assert!(here.counters().sent_packets >= 1000);
+    // what is sent is counted afterwards
+    counted(&here, "the flood", |counters| counters.sent_packets >= 990);
 }
 
 fn a_packet_too_old_to_cross_is_dropped_in_silence(tuning: Tuning) {
@@ -76,8 +81,9 @@ fn a_packet_too_old_to_cross_is_dropped_in_silence(tuning: Tuning) {
         let (reached, text) = left.ping(&format!("-c 1 -W 1 -t {ttl} 100.96.2.0"));
         assert!(!reached && !text.contains("From"), "{text}");
     }
-    assert_eq!(here.counters().expired, 1, "the one with 1");
-    assert_eq!(there.counters().expired, 1, "the one with 2");
+    for (proxy, which) in [(&here, "the one with 1"), (&there, "the one with 2")] {
+        counted(proxy, which, |counters| counters.expired == 1);
+    }
     let (reached, text) = left.ping("-c 1 -W 5 -t 3 100.96.2.0");
     assert!(reached, "{text}");
 }
@@ -104,7 +110,7 @@ fn the_wire_carries_the_inner_packet_alone(tuning: Tuning) {
         }
     };
     assert_eq!(from.ip(), left.public);
-    assert_eq!(from.port() == PORT, !tuning.port_per_flow);
+    assert_eq!(from.port() == PORT, !tuning.port_per_flow, "{from}");
 
     let receiver = left.namespace.run(|| raw_socket(SockProtocol::Udp));
     let mut datagram = udp_packet(right.base, left.base, 17, b"and back");
@@ -114,7 +120,7 @@ fn the_wire_carries_the_inner_packet_alone(tuning: Tuning) {
         arrival(&receiver, right.base),
         udp_packet(right.base, left.base, 16, b"and back")
     );
-    eventually("it is counted", || proxy.counters().received_packets == 1);
+    counted(&proxy, "it", |counters| counters.received_packets == 1);
 }
 
 fn a_peer_with_a_larger_mtu_is_received_whole(tuning: Tuning) {
@@ -170,8 +176,7 @@ fn hostile_datagrams_are_counted_and_survived(tuning: Tuning) {
     }
     peer.send_to(&good, (left.public, PORT)).unwrap();
     // Each may overtake another where the sender changes processors.
-    eventually("the good one is delivered, the others are counted", || {
-        let counters = proxy.counters();
+    counted(&proxy, "the good one and the others", |counters| {
         counters.received_packets == 1
             && counters.malformed == malformed.len() as u64
             && counters.expired == expired.len() as u64
@@ -192,8 +197,7 @@ fn an_unknown_destination_is_reported_as_unreachable(tuning: Tuning) {
         "{text}"
     );
     // what is sent is counted afterwards
-    eventually("the answer is counted", || {
-        let counters = proxy.counters();
+    counted(&proxy, "the answer", |counters| {
         counters.no_route >= 1 && counters.unreachable_sent >= 1
     });
 
@@ -234,12 +238,16 @@ fn the_table_is_swapped_under_traffic(tuning: Tuning) {
         over.store(true, Ordering::Relaxed);
         text
     });
-    assert!(answers(&text) >= 990, "{text}");
-    assert_eq!(here.counters().no_route, 0);
+    let counters = here.counters();
+    assert!(answers(&text) >= 990, "{text}, {counters:?}");
+    assert_eq!(counters.no_route, 0, "{counters:?}");
 
     here.set_table(&Table::default());
     let (reached, text) = left.ping("-c 1 -W 1 100.96.2.0");
-    assert!(!reached && here.counters().no_route > 0, "{text}");
+    assert!(!reached, "{text}");
+    counted(&here, "a packet without a way", |counters| {
+        counters.no_route > 0
+    });
     here.set_table(&right.table());
     let (reached, text) = left.ping("-c 1 -W 5 100.96.2.0");
     assert!(reached, "{text}");
@@ -288,8 +296,10 @@ fn a_peer_out_of_reach_holds_up_no_other(tuning: Tuning) {
         over.store(true, Ordering::Relaxed);
         text
     });
-    assert!(answers(&text) >= 490, "{text}");
-    assert!(here.counters().send_errors >= 8);
+    assert!(answers(&text) >= 490, "{text}, {:?}", here.counters());
+    counted(&here, "what went astray", |counters| {
+        counters.send_errors >= 8
+    });
     assert_eq!(here.failure(), None);
 }
 
@@ -301,7 +311,7 @@ fn packets_longer_than_the_agreed_mtu_are_dropped(tuning: Tuning) {
     left.namespace.command("ip link set flannel0 mtu 9000");
     let (reached, text) = left.ping("-c 1 -W 1 -s 3000 100.96.2.0");
     assert!(!reached, "{text}");
-    assert_eq!(here.counters().too_big, 1);
+    counted(&here, "the long one", |counters| counters.too_big == 1);
     let (reached, text) = left.ping("-c 1 -W 5 -s 1400 100.96.2.0");
     assert!(reached, "{text}");
 }
@@ -338,19 +348,22 @@ fn a_worker_that_hangs_is_told_and_holds_nobody_up(tuning: Tuning) {
         return;
     };
     let hanging = with_work(&left, |_| {
-        thread::sleep(Duration::from_secs(20));
+        thread::sleep(Duration::from_secs(60));
         Ok(())
     });
     let idle = right.attach();
     let start = Instant::now();
     let ask = |proxy: &Proxy, seconds| proxy.failure_at(start + Duration::from_secs(seconds));
-    for seconds in 1..=14 {
-        assert_eq!(ask(&hanging, seconds), None);
+    // By the first time it is asked it has been silent for 3 s at most, however long it took.
+    for seconds in 1..=12 {
+        assert_eq!(ask(&hanging, seconds), None, "after {seconds} s");
     }
-    let text = ask(&hanging, 16).unwrap();
-    assert_eq!(text, "the thread proxy-outbound hangs, for 16 s");
+    let text = ask(&hanging, 16).expect("it hangs");
+    let hangs = "the thread proxy-outbound hangs, for 1";
+    assert!(text.starts_with(hangs), "{text}");
     drop(hanging);
-    assert!(start.elapsed() < Duration::from_secs(15));
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(50), "{elapsed:?}");
 
     let workers = idle.plane.workers();
     let beats = || -> Vec<u64> {

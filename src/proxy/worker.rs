@@ -19,6 +19,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::coalesce::Joins;
 use super::counters::{Count, Meter, Tally};
 use super::directory::CurrentDirectory;
+use super::origin::Origins;
 use super::packet::{Packet, Refusal};
 use super::pulse::Beats;
 use super::socket::{self, Socket};
@@ -38,6 +39,7 @@ pub(super) struct Plane {
     pub(super) longest: usize,
     pub(super) lanes: Vec<Lane>,
     pub(super) directory: Arc<CurrentDirectory>,
+    pub(super) origins: Origins,
     pub(super) offers: Offers,
     /// By [`Plane::number`].
     tallies: Arc<[Tally]>,
@@ -156,6 +158,7 @@ impl Plane {
             longest: mtu as usize,
             lanes,
             directory: Arc::new(CurrentDirectory::new(workers)),
+            origins: Origins::new(settings.verify),
             offers: Offers::new(joins),
             tallies: (0..workers).map(|_| Tally::default()).collect(),
             beats: (0..=workers).map(|_| Beats::default()).collect(),

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::{Tuning, table::Table};
 use super::lab::{
-    self, Node, PATIENCE, PLAIN, answers, eventually, in_both_modes, pair, peer_socket,
+    self, Node, PATIENCE, PLAIN, answers, counted, eventually, in_both_modes, pair, peer_socket,
 };
 
 in_both_modes! {
@@ -73,7 +73,9 @@ pub(super) fn transfer(from: &Node, to: &Node, length: usize) {
             let chunk = left.min(bytes.len());
             noise.fill(&mut bytes[..chunk]);
             digest.update(&bytes[..chunk]);
-            there.write_all(&bytes[..chunk]).unwrap();
+            there
+                .write_all(&bytes[..chunk])
+                .unwrap_or_else(|error| panic!("{left} of {length} bytes left: {error}"));
             left -= chunk;
         }
         there.shutdown(Shutdown::Write).unwrap();
@@ -83,7 +85,10 @@ pub(super) fn transfer(from: &Node, to: &Node, length: usize) {
     let mut bytes = vec![0; 1 << 16];
     let mut arrived = 0;
     loop {
-        let count = here.read(&mut bytes).unwrap();
+        let count = here.read(&mut bytes).unwrap_or_else(|error| {
+            let (from, to) = (from.account(), to.account());
+            panic!("{arrived} of {length} bytes arrived: {error}\nfrom:\n{from}\nto:\n{to}")
+        });
         if count == 0 {
             break;
         }
@@ -91,7 +96,7 @@ pub(super) fn transfer(from: &Node, to: &Node, length: usize) {
         arrived += count;
     }
     assert_eq!(arrived, length);
-    assert!(digest.finalize() == sender.join().unwrap());
+    assert_eq!(digest.finalize(), sender.join().unwrap());
 }
 
 fn streams_arrive_whole_both_ways(tuning: Tuning) {
@@ -102,10 +107,12 @@ fn streams_arrive_whole_both_ways(tuning: Tuning) {
     transfer(&left, &right, STREAM);
     transfer(&right, &left, STREAM);
     for proxy in [&here, &there] {
+        counted(proxy, "both streams", |counters| {
+            counters.sent_bytes.min(counters.received_bytes) > STREAM as u64
+        });
         let counters = proxy.counters();
-        let least = counters.sent_bytes.min(counters.received_bytes);
-        assert!(least > STREAM as u64, "{counters:?}");
-        assert_eq!((counters.malformed, counters.send_errors), (0, 0));
+        let refused = (counters.malformed, counters.send_errors);
+        assert_eq!(refused, (0, 0), "{counters:?}");
         assert_eq!(proxy.failure(), None);
     }
 }
@@ -154,7 +161,8 @@ fn streams_survive_swaps_of_the_table(tuning: Tuning) {
         transfer(&left, &right, STREAM);
         over.store(true, Ordering::Relaxed);
     });
-    assert_eq!(here.counters().no_route, 0);
+    let counters = here.counters();
+    assert_eq!(counters.no_route, 0, "{counters:?}");
 }
 
 /// What the device's kernel cuts for a socket that sends many datagrams with one call, the data
@@ -178,7 +186,7 @@ fn a_peer_gets_one_packet_in_each_datagram() {
     });
     let mut buffer = [0; 1 << 16];
     let mut arrived = Vec::new();
-    while arrived.len() < payload.len() {
+    while arrived.len() < payload.len() / 1000 {
         let length = peer.recv(&mut buffer).unwrap();
         let packet = &buffer[..length];
         if packet[9] == 17 && packet[22..24] == [0, 9] {
@@ -187,10 +195,12 @@ fn a_peer_gets_one_packet_in_each_datagram() {
             assert_eq!(sum(&packet[..20]), 0xffff);
             let pseudo = [&packet[12..20], &[0, 17], &packet[24..26], &packet[20..]].concat();
             assert_eq!(sum(&pseudo), 0xffff);
-            arrived.extend_from_slice(&packet[28..]);
+            arrived.push(packet[28..].to_vec());
         }
     }
-    assert!(arrived == payload);
+    // Each may overtake another where the sender changes processors.
+    arrived.sort();
+    assert!(arrived.concat() == payload, "{arrived:?}");
 }
 
 /// The ones' complement sum; 0xffff over what holds its own right checksum.
@@ -208,7 +218,7 @@ fn a_device_deleted_under_load_is_noticed(tuning: Tuning) {
     let (here, there) = (left.connect(&right), right.connect(&left));
     under_load(&left, right.base, || {
         for (node, proxy) in [(&right, &there), (&left, &here)] {
-            eventually("it runs", || here.counters().sent_packets > 1000);
+            counted(&here, "the load", |counters| counters.sent_packets > 1000);
             node.namespace.command("ip link delete flannel0");
             eventually("the failure is known", || proxy.failure().is_some());
             let text = proxy.failure().unwrap();
@@ -224,16 +234,18 @@ fn a_stop_under_load_is_quick(tuning: Tuning) {
     let (here, there) = (left.connect(&right), right.connect(&left));
     under_load(&left, right.base, || {
         for proxy in [here, there] {
-            eventually("it runs", || {
-                let counters = proxy.counters();
+            counted(&proxy, "the load", |counters| {
                 counters.sent_packets + counters.received_packets > 1000
             });
             let threads = proxy.threads.len();
             let plane = Arc::downgrade(&proxy.plane);
             let start = Instant::now();
             drop(proxy);
-            assert!(start.elapsed() < Duration::from_secs(3));
-            assert_eq!(plane.strong_count(), 0, "all {threads} threads have ended");
+            let elapsed = start.elapsed();
+            assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
+            eventually(&format!("the end of all {threads} threads"), || {
+                plane.strong_count() == 0
+            });
         }
     });
 }
@@ -251,18 +263,22 @@ fn a_peer_whose_packets_pile_up_holds_up_no_other(tuning: Tuning) {
     let dead = ("100.96.3.0/24".parse().unwrap(), [192, 168, 1, 99].into());
     here.set_table(&Table::new([route, dead]));
     under_load(&left, [100, 96, 3, 3].into(), || {
-        eventually("the send buffer is full", || {
-            here.counters().buffer_full > 0
+        counted(&here, "a full send buffer", |counters| {
+            counters.buffer_full > 0
         });
         let before = here.counters().buffer_full;
-        eventually("the worker goes on", || {
-            here.counters().buffer_full > before
+        counted(&here, "what the worker goes on to drop", |counters| {
+            counters.buffer_full > before
         });
         if tuning.port_per_flow {
             // One of so many flows leaves from the same socket as the load, or two.
-            let (_, text) = left.ping("-q -i 0.05 -c 20 -W 1 100.96.2.0");
+            let (_, text) = left.ping("-q -i 0.05 -c 20 -W 3 100.96.2.0");
             let reached = (1..=4).filter(|_| streams(&left, &right)).count();
-            assert!(reached >= 2 || answers(&text) >= 10, "{reached}, {text}");
+            assert!(
+                reached >= 2 || answers(&text) >= 10,
+                "{reached} of 4, {text}, {:?}",
+                here.counters()
+            );
         }
     });
     eventually("the live peer is reached", || {
@@ -278,7 +294,7 @@ fn streams(from: &Node, to: &Node) -> bool {
         .namespace
         .run(move || TcpListener::bind(address).unwrap());
     let address = listener.local_addr().unwrap();
-    let moment = Duration::from_millis(500);
+    let moment = Duration::from_secs(3);
     from.namespace
         .run(move || TcpStream::connect_timeout(&address, moment).is_ok())
 }

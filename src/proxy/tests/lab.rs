@@ -18,6 +18,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::gettid;
 
+use super::super::counters::Counters;
 use super::super::table::Table;
 use super::super::{Proxy, ProxyError, Settings, Tuning};
 
@@ -127,7 +128,13 @@ pub(super) fn pair(tuning: Tuning) -> Option<(Node, Node)> {
             tuning,
         }
     };
-    Some((node(left, 1), node(right, 2)))
+    let (left, right) = (node(left, 1), node(right, 2));
+    // The kernel lets packets out some time after both ends are up, and some more when it is busy
+    // (`linkwatch_event`), and holds only a few for a neighbour that it does not know yet.
+    eventually("the link carries packets", || {
+        left.ping(&format!("-c 1 -W 1 {}", right.public)).0
+    });
+    Some((left, right))
 }
 
 /// Puts a router between two nodes; behind it, towards `right`, packets are at most `mtu` bytes long.
@@ -186,6 +193,7 @@ impl Node {
             device: "flannel0".to_owned(),
             mtu: MTU,
             bind: SocketAddrV4::new(self.public, PORT),
+            verify: None,
             tuning: self.tuning,
         }
     }
@@ -235,20 +243,48 @@ impl Node {
         Table::new([(format!("{}/24", self.base).parse().unwrap(), self.public)])
     }
 
+    /// What its kernel says of connections, datagrams and devices, for those who ask why nothing
+    /// moves.
+    pub(super) fn account(&self) -> String {
+        let tables = ["snmp", "netstat", "dev", "softnet_stat"];
+        let tables = self.namespace.run(move || {
+            let read = |table| fs::read_to_string(format!("/proc/thread-self/net/{table}"));
+            tables.map(|table| format!("{table}: {:?}", read(table)))
+        });
+        let (_, connections) = self.namespace.attempt("ss -tuaniemO");
+        format!("{connections}\n{}", tables.join("\n"))
+    }
+
     /// Whether `ping` got all its answers, and what it said.
     pub(super) fn ping(&self, arguments: &str) -> (bool, String) {
         self.namespace.attempt(&format!("ping -n {arguments}"))
     }
 }
 
-/// Waits until something has happened, for at most ten seconds.
+/// Waits until something has happened, for at most [`PATIENCE`].
 #[track_caller]
 pub(super) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let start = Instant::now();
     while !happened() {
+        assert!(start.elapsed() < PATIENCE, "in vain waited: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until a proxy has counted something, for at most [`PATIENCE`]: workers count what they
+/// have done, a while later if others have the processor.
+#[track_caller]
+pub(super) fn counted(proxy: &Proxy, what: &str, is_counted: impl Fn(&Counters) -> bool) {
+    let start = Instant::now();
+    loop {
+        let counters = proxy.counters();
+        if is_counted(&counters) {
+            return;
+        }
         assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "in vain waited: {what}"
+            start.elapsed() < PATIENCE,
+            "in vain waited for the count of {what}: {counters:?}, {:?}",
+            proxy.failure()
         );
         thread::sleep(Duration::from_millis(5));
     }
@@ -273,7 +309,7 @@ pub(super) fn peer_socket(node: &Node) -> UdpSocket {
 pub(super) fn raw_socket(protocol: SockProtocol) -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket::socket(AddressFamily::Inet, SockType::Raw, flags, protocol).unwrap();
-    let patience = TimeVal::seconds(10);
+    let patience = TimeVal::seconds(30);
     setsockopt(&socket, sockopt::ReceiveTimeout, &patience).unwrap();
     socket
 }
@@ -340,6 +376,7 @@ macro_rules! in_both_modes {
 }
 pub(super) use in_both_modes;
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for what takes moments on an idle machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const PORT: u16 = 8285;
 const MTU: u32 = 1472;

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use super::super::Tuning;
 use super::bulk;
-use super::lab::{self, Node, eventually, in_both_modes, pair};
+use super::lab::{self, Node, counted, eventually, in_both_modes, pair};
 
 in_both_modes! {
     a_sender_is_told_what_its_route_carries,
@@ -25,8 +25,7 @@ fn a_sender_is_told_what_its_route_carries(tuning: Tuning) {
     let route = format!("ip route add {} dev eth0 mtu 1400", right.public);
     left.namespace.command(&route);
     eventually("fragmentation needed, and how small", || told(&left));
-    eventually("it is counted", || {
-        let counters = here.counters();
+    counted(&here, "the packet and the answer", |counters| {
         counters.too_big_for_path > 0 && counters.too_big_answered > 0
     });
     let (reached, text) = left.ping("-c 1 -W 5 -s 1344 -M do 100.96.2.0");
@@ -34,7 +33,8 @@ fn a_sender_is_told_what_its_route_carries(tuning: Tuning) {
     let lost = here.counters().too_big_for_path;
     let (reached, text) = left.ping("-c 1 -W 5 -s 1444 -M dont 100.96.2.0");
     assert!(reached, "what may be cut is cut: {text}");
-    assert_eq!(here.counters().too_big_for_path, lost);
+    let counters = here.counters();
+    assert_eq!(counters.too_big_for_path, lost, "{counters:?}");
 
     left.namespace
         .command(&format!("ip route delete {}", right.public));
@@ -55,7 +55,9 @@ fn a_sender_is_told_what_a_router_on_the_way_carries(tuning: Tuning) {
     let (here, _there) = (left.connect(&right), right.connect(&left));
     eventually("fragmentation needed, and how small", || told(&left));
     // what is sent is counted afterwards
-    eventually("it is counted", || here.counters().too_big_answered > 0);
+    counted(&here, "the answer", |counters| {
+        counters.too_big_answered > 0
+    });
     bulk::transfer(&left, &right, 4 << 20);
     bulk::transfer(&right, &left, 4 << 20);
 }
@@ -72,9 +74,13 @@ fn a_stream_goes_on_when_its_path_narrows(tuning: Tuning) {
         let mut writer = there.try_clone().unwrap();
         let sender = std::thread::spawn(move || writer.write_all(&sent).unwrap());
         let mut arrived = vec![0; chunk.len()];
-        stream.read_exact(&mut arrived).unwrap();
+        stream.read_exact(&mut arrived).unwrap_or_else(|error| {
+            let (from, to) = (left.account(), right.account());
+            panic!("{error}\nfrom:\n{from}\nto:\n{to}")
+        });
         sender.join().unwrap();
-        assert!(arrived == chunk);
+        let wrong = arrived.iter().filter(|byte| **byte != 0x5a).count();
+        assert_eq!(wrong, 0, "bytes of {}", chunk.len());
     };
     pass();
     let route = format!("ip route add {} dev eth0 mtu 1400", right.public);

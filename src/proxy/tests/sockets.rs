@@ -5,7 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
 
 use super::super::socket::{self, Batch, Bytes, Datagram, Full, Incoming, Remedy, Socket};
 use super::super::{ProxyError, Tuning};
@@ -85,6 +87,7 @@ fn content(number: usize, length: usize) -> Vec<u8> {
 type Report = Vec<(usize, usize, Option<Errno>)>;
 
 fn send(batch: &mut Batch<'_>, cargo: &Cargo, remedy: Remedy) -> Report {
+    stay();
     let mut report = Report::new();
     let sent = batch.send(cargo.bytes(), |message, outcome| {
         report.push((message.datagrams(), message.bytes(), outcome.err()));
@@ -92,14 +95,24 @@ fn send(batch: &mut Batch<'_>, cargo: &Cargo, remedy: Remedy) -> Report {
     });
     assert!(sent.is_ok(), "{report:?}");
     let again = batch.send(cargo.bytes(), |_, _| panic!("there is nothing left"));
-    assert!(again.is_ok());
+    assert!(again.is_ok(), "{report:?}");
     report
+}
+
+/// Binds this thread to the processor that it is on. Each has a queue of its own for what passes
+/// through a pair of devices, and what is sent from two of them may arrive in any order.
+fn stay() {
+    let mut processors = CpuSet::new();
+    processors.set(sched_getcpu().unwrap()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &processors).unwrap();
 }
 
 fn expect(receiver: &UdpSocket, numbers: impl IntoIterator<Item = (usize, usize)>) {
     let mut buffer = vec![0; 1 << 16];
     for (number, length) in numbers {
-        let (received, _) = receiver.recv_from(&mut buffer).unwrap();
+        let (received, _) = receiver
+            .recv_from(&mut buffer)
+            .unwrap_or_else(|error| panic!("datagram {number}: {error}"));
         assert_eq!(received, length, "datagram {number}");
         assert!(
             buffer[..received] == content(number, length),
@@ -123,7 +136,8 @@ fn gather(incoming: &mut Incoming<'_>, count: usize) -> Vec<(Ipv4Addr, usize, Ve
             Err(Errno::EAGAIN) => thread::sleep(Duration::from_millis(1)),
             Err(errno) => panic!("{errno}"),
         }
-        assert!(start.elapsed() < PATIENCE, "{} arrivals", gathered.len());
+        let (arrivals, elapsed) = (gathered.len(), start.elapsed());
+        assert!(elapsed < PATIENCE, "{arrivals} arrivals, not {count}");
         let (slab, arrivals) = incoming.open();
         gathered.extend(arrivals.iter().map(|arrival| {
             assert!(!arrival.cut);
@@ -188,8 +202,12 @@ fn a_message_arrives_joined_where_the_receiver_gathers() {
             .map(|(n, l)| content(n, *l))
             .collect();
         let datagrams: Vec<_> = gathered.iter().flat_map(|(.., d)| d.clone()).collect();
-        assert!(datagrams == expected);
-        assert!(gathered.iter().all(|(source, ..)| *source == left.public));
+        assert_eq!(datagrams, expected);
+        let sources: Vec<_> = gathered.iter().map(|(source, ..)| *source).collect();
+        assert!(
+            sources.iter().all(|source| *source == left.public),
+            "{sources:?}"
+        );
         let shape: Vec<_> = gathered
             .iter()
             .map(|(_, stride, d)| (*stride, d.len()))
@@ -206,7 +224,8 @@ fn without_offloads_each_datagram_is_a_message() {
         return;
     };
     let (socket, receiver) = (bind_one(&left, PLAIN), bind_one(&right, PLAIN));
-    assert!(!socket.segments() && !receiver.gathers());
+    assert!(!socket.segments(), "it has no offloads");
+    assert!(!receiver.gathers(), "it has no offloads");
     let lengths = [200; 100];
     let cargo = Cargo::new(&lengths, 40);
     let mut batch = Batch::new(&socket);

@@ -12,7 +12,8 @@ fn flows_have_ports_of_their_own_and_spread_over_queues() {
         insist(|| bind(&left, 2, tuning)),
         insist(|| bind(&right, 2, tuning)),
     );
-    assert!(here.iter().all(|socket| socket.senders() == 16));
+    let senders: Vec<_> = here.iter().map(Socket::senders).collect();
+    assert_eq!(senders, [16; 2]);
     let mut cargo = Cargo::new(&[600; 256], 20);
     // The receiver learns the sender and the flow, the order in it being that of the datagram.
     for (number, datagram) in cargo.datagrams.iter().enumerate() {
@@ -61,11 +62,8 @@ fn flows_have_ports_of_their_own_and_spread_over_queues() {
         );
     }
     // 16 ports all hash to one queue once in 32,768 times.
-    assert!(
-        [0, 1]
-            .iter()
-            .all(|queue| seen.iter().any(|entry| entry.2 == *queue))
-    );
+    let of_first = seen.iter().filter(|entry| entry.2 == 0).count();
+    assert!((1..256).contains(&of_first), "{of_first} of 256");
 }
 
 #[test]

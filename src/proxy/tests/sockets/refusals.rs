@@ -28,6 +28,7 @@ fn a_refused_message_holds_up_no_other() {
     for (datagram, peer) in cargo.datagrams.iter().zip(peers.iter().cycle()) {
         batch.append(*peer, 0, datagram.clone()).unwrap();
     }
+    stay();
     let mut refused = Vec::new();
     let mut sent = 0;
     let outcome = batch.send(cargo.bytes(), |message, outcome| {
@@ -37,7 +38,7 @@ fn a_refused_message_holds_up_no_other() {
         }
         Remedy::Drop
     });
-    assert!(outcome.is_ok());
+    assert!(outcome.is_ok(), "{refused:?}");
     let datagrams = if socket.segments() { 8 } else { 1 };
     for (peer, errno) in peers[1..].iter().zip([
         Errno::EHOSTUNREACH,
@@ -165,6 +166,7 @@ fn a_socket_without_room_goes_on_later() {
     let cargo = Cargo::new(&lengths, 0);
     let mut batch = Batch::new(&socket);
     cargo.append_all(&mut batch, right.public);
+    stay();
     let (mut told, mut blocked) = (0, 0);
     thread::scope(|scope| {
         scope.spawn(|| expect(&receiver, lengths.iter().copied().enumerate()));
@@ -181,7 +183,7 @@ fn a_socket_without_room_goes_on_later() {
             thread::sleep(Duration::from_millis(5));
         }
     });
-    assert!(blocked > 0);
+    assert!(blocked > 0, "{told} messages");
     assert_eq!(told, lengths.len());
 }
 
