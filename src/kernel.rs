@@ -1,15 +1,17 @@
 //! The kernel's network state: what is there, what should be, and the way from one to the other.
 //!
 //! [`KernelState`] is both the desired and the observed state. Ownership is written in the kernel,
-//! never remembered: links that carry the alias [`state::ALIAS`], everything on them, and routes
-//! and nexthop objects of protocol [`state::PROTOCOL`] elsewhere. Nothing else is ever deleted, with two exceptions: a
-//! gateway route for exactly our own subnet, which would take our containers' packets away, and a
-//! route with the same destination and metric as a wanted one.
+//! never remembered: links that carry the alias [`state::ALIAS`], everything on them, routes and
+//! nexthop objects of protocol [`state::PROTOCOL`] elsewhere, the nftables table
+//! [`firewall::TABLE`], and rules with the comment [`firewall::MARK`] in chains of others. Nothing
+//! else is ever deleted, with three exceptions: a gateway route for exactly our own subnet, which
+//! would take our containers' packets away, a route with the same destination and metric as a
+//! wanted one, and the packet filter that flanneld has left.
 //!
 //! [`reconcile::Reconciler`] is the only way to alter anything. It runs no tasks of its own; the
 //! sockets of [`netlink::Netlink`] have one, which ends with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
@@ -26,9 +28,12 @@ pub mod diff;
 pub mod encode;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod firewall;
 pub mod message;
+mod netconf;
 pub mod netlink;
 pub mod nexthop;
+pub mod passage;
 pub mod reconcile;
 #[cfg(test)]
 mod samples;
@@ -65,12 +70,16 @@ pub struct Scope {
     pub wanted: BTreeSet<String>,
     /// The keys of the routes that we want.
     pub routes: BTreeSet<RouteKey>,
+    /// The links whose [`passage::Passage`] matters, and the hosts that send by each.
+    pub passages: BTreeMap<String, BTreeSet<Ipv4Addr>>,
     /// The whole network; addresses outside it are not ours to remove.
     pub overlay: Option<Ipv4Net>,
     /// Our own subnet, to which no gateway may lead.
     pub own: Option<Ipv4Net>,
     /// The subnet that we had before, perhaps in another network.
     pub former: Option<Ipv4Net>,
+    /// A bridge that is to be ours, whoever has given it addresses: somebody has asked for that.
+    pub claimed: Option<String>,
 }
 
 /// A change that the kernel refused.
@@ -124,9 +133,13 @@ impl Scope {
         Self {
             wanted: desired.links.keys().cloned().collect(),
             routes: desired.routes.keys().copied().collect(),
+            passages: (desired.passages.iter())
+                .map(|(link, passage)| (link.clone(), passage.visitors.clone()))
+                .collect(),
             overlay: Some(overlay),
             own: Some(own),
             former: None,
+            claimed: None,
         }
     }
 
@@ -134,6 +147,18 @@ impl Scope {
     #[must_use]
     pub fn moved_from(self, former: Option<Ipv4Net>) -> Self {
         Self { former, ..self }
+    }
+
+    /// The same where this bridge is to be ours at any rate.
+    #[must_use]
+    pub fn claiming(self, claimed: Option<String>) -> Self {
+        Self { claimed, ..self }
+    }
+
+    /// Whether a bridge is to be ours at any rate.
+    #[must_use]
+    pub fn claims(&self, bridge: &str) -> bool {
+        self.claimed.as_deref() == Some(bridge)
     }
 
     /// Whether an address on a link of ours is of the overlay, and so ours to remove.

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::firewall::Step;
+use super::passage::Blockage;
 use super::state::{
     Address, FdbEntry, Link, LinkKind, Neighbour, Nexthop, PROTOCOL, Route, RouteKey,
 };
@@ -24,6 +26,9 @@ pub enum Change {
     DelAddress(Address),
     /// Remove the link of this name, and with it all rows on it.
     DelLink(String),
+    /// Something about the packet filter. It comes after the tunnels that go and before those that
+    /// come, so that no tunnel's port is ever open.
+    Firewall(Step),
     /// Make a link of this name.
     AddLink(String, Link),
     /// Alter the link of this name in place.
@@ -61,6 +66,10 @@ pub enum Setting {
     Local(Ipv4Addr),
     /// Whether a vxlan learns addresses from traffic.
     Learning(bool),
+    /// Packets that come in are forwarded.
+    Forwarding,
+    /// No packet is dropped because the way back leads out by another link.
+    LooseFilter,
     /// Administratively down. Its neighbours and routes go.
     Down,
     /// Administratively up.
@@ -93,6 +102,13 @@ pub enum Obstacle {
         /// The name.
         link: String,
     },
+    /// The kernel's packet filter is not to be had, or does not show itself.
+    NoFirewall {
+        /// Why.
+        reason: String,
+    },
+    /// Packets do not pass, by what somebody else has set.
+    Blocked(Blockage),
     /// A bridge of ours that is not wanted any more, but something hangs on it.
     InUse {
         /// The bridge's name.
@@ -103,7 +119,7 @@ pub enum Obstacle {
 }
 
 impl Change {
-    /// The name of the link that the change needs, where it needs one to exist.
+    /// The name of the link that the change needs to exist; empty where it needs none.
     #[must_use]
     pub fn link(&self) -> &str {
         match self {
@@ -113,6 +129,7 @@ impl Change {
             Self::DelFdb(row) | Self::PutFdb(row, _) => &row.link,
             Self::DelAddress(row) | Self::AddAddress(row) => &row.link,
             Self::DelLink(name) | Self::AddLink(name, _) | Self::SetLink(name, _) => name,
+            Self::Firewall(_) => "",
         }
     }
 
@@ -151,6 +168,7 @@ impl fmt::Display for Change {
             Self::PutNexthop(id, hop) => write!(f, "replace nexthop id {id} {hop}"),
             Self::PutRoute(key, route) => write!(f, "replace route {}", RouteText(key, route)),
             Self::DelNexthop(id, hop) => write!(f, "delete nexthop id {id} {hop}"),
+            Self::Firewall(step) => step.fmt(f),
         }
     }
 }
@@ -199,6 +217,8 @@ impl fmt::Display for Setting {
             Self::Local(local) => write!(f, "local {local}"),
             Self::Learning(true) => f.write_str("learning"),
             Self::Learning(false) => f.write_str("nolearning"),
+            Self::Forwarding => f.write_str("forwarding on"),
+            Self::LooseFilter => f.write_str("rp_filter loose"),
             Self::Down => f.write_str("down"),
             Self::Up => f.write_str("up"),
         }
@@ -252,7 +272,7 @@ impl fmt::Display for Obstacle {
                 let (found, wanted) = (list(found), list(wanted));
                 write!(f, "bridge {link} is somebody else's: it has {found}")?;
                 if !wanted.is_empty() {
-                    write!(f, ", not {wanted}; restart what made it with our address")?;
+                    write!(f, ", not {wanted}")?;
                 }
                 Ok(())
             }
@@ -265,6 +285,12 @@ impl fmt::Display for Obstacle {
                 "{link} should be \"{wanted}\" but is \"{found}\", not made by us: remove or rename it"
             ),
             Self::Missing { link } => write!(f, "TUN device {link} is not there yet"),
+            Self::NoFirewall { reason } => write!(
+                f,
+                "the kernel's packet filter cannot be used: {reason}; to do without it set all \
+                 switches of [firewall] to false"
+            ),
+            Self::Blocked(blockage) => blockage.fmt(f),
             Self::InUse { link, ports } => write!(
                 f,
                 "bridge {link} is not wanted any more but has ports: {}",

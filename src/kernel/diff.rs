@@ -12,7 +12,9 @@ use super::change::{Change, Obstacle};
 use super::nexthop::{self, Written};
 use super::state::{Address, KernelState, Nexthop, PROTOCOL, Route, RouteKey};
 
+mod firewall;
 mod links;
+mod passages;
 
 /// What to do, and what cannot be done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub fn diff(observed: &KernelState, desired: &KernelState, scope: &Scope) -> Dif
     difference.fdb();
     difference.nexthops();
     difference.routes();
+    difference.passages();
+    difference.firewall();
     difference.out.changes.sort();
     difference.out
 }
@@ -91,7 +95,7 @@ impl<'a> Difference<'a> {
     fn addresses(&mut self) {
         let mut lost: BTreeSet<&Address> = BTreeSet::new();
         for row in &self.observed.addresses {
-            let ours = self.scope.holds(row.address.addr());
+            let ours = self.scope.holds(row.address.addr()) || self.scope.claims(&row.link);
             let ours = ours && !self.desired.addresses.contains(row);
             if self.keeps(&row.link) && ours {
                 lost.insert(row);

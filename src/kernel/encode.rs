@@ -9,8 +9,8 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, InfoData, InfoKind,
+    InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -69,6 +69,8 @@ pub fn requests(change: &Change, indexes: &Indexes) -> Result<Vec<Request>, NoLi
             removal(on, |on| RouteNetlinkMessage::DelAddress(address(row, on)))
         }
         Change::DelLink(_) => removal(on, |on| RouteNetlinkMessage::DelLink(numbered(on))),
+        // the packet filter has a socket and messages of its own
+        Change::Firewall(_) => Vec::new(),
         Change::AddLink(name, link) => {
             let underlay = match &link.kind {
                 LinkKind::Vxlan { underlay, .. } => Some(index(underlay)?),
@@ -208,6 +210,8 @@ fn set_link(on: u32, settings: &[Setting]) -> Vec<Request> {
             Setting::Mtu(mtu) => link.attributes.push(LinkAttribute::Mtu(*mtu)),
             Setting::Local(local) => link.attributes.push(vxlan(InfoVxlan::Local(*local))),
             Setting::Learning(is_on) => link.attributes.push(vxlan(InfoVxlan::Learning(*is_on))),
+            Setting::Forwarding => link.attributes.push(devconf(|conf| conf.forwarding = 1)),
+            Setting::LooseFilter => link.attributes.push(devconf(|conf| conf.rp_filter = 2)),
             Setting::Down => link = flagged(link, LinkFlags::empty()),
             Setting::Up => link = flagged(link, LinkFlags::Up),
         }
@@ -233,6 +237,15 @@ fn no_link_local(mut link: LinkMessage) -> Request {
         accepted: &[libc::EAFNOSUPPORT, libc::EOPNOTSUPP],
         ..set(link)
     }
+}
+
+/// Settings under `net.ipv4.conf`, without a way through /proc/sys, which is read-only for many a
+/// service. A parameter of 0 is left out, and stays as it is.
+fn devconf(set: impl FnOnce(&mut InetDevConf)) -> LinkAttribute {
+    let mut conf = InetDevConf::default();
+    set(&mut conf);
+    let spec = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(conf)]);
+    LinkAttribute::AfSpecUnspec(vec![spec])
 }
 
 /// `RTM_SETLINK` would ignore what is particular to a kind of link, and say that all is well.

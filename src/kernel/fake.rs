@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::change::{Change, Setting};
+use super::passage::ALL;
 use super::state::{KernelState, Link, LinkKind, Route};
 use super::{Failure, Kernel, KernelError, Scope};
 
@@ -44,7 +45,8 @@ impl Fake {
             .retain(|key, route| scope.concerns_route(key, route, links.get(&*route.link)));
         shown
             .ports
-            .retain(|port, bridge| known(bridge) || tunnel(port));
+            .retain(|name, port| known(&port.bridge) || tunnel(name));
+        (shown.passages).retain(|link, _| scope.passages.contains_key(link) || link == ALL);
         shown.links = links;
         shown
     }
@@ -68,7 +70,8 @@ impl Fake {
             Change::DelRoute(..)
             | Change::DelNeighbour(_)
             | Change::DelFdb(_)
-            | Change::DelNexthop(..) => drop(state.apply(change)),
+            | Change::DelNexthop(..)
+            | Change::Firewall(_) => drop(state.apply(change)),
             Change::DelAddress(row) => self.drop_address(row),
             Change::DelLink(_) => self.drop_link(&name),
             Change::AddLink(_, _) if is_there => return Err("file exists".to_owned()),
@@ -139,7 +142,7 @@ impl Fake {
         state.fdb.retain(|row, _| &*row.link != name);
         state
             .ports
-            .retain(|port, bridge| bridge != name && port != name);
+            .retain(|port, on| on.bridge != name && port != name);
     }
 
     /// What goes when a link goes down.
@@ -150,6 +153,7 @@ impl Fake {
     }
 
     fn set(&mut self, name: &str, setting: &Setting) {
+        let passage = self.state.passages.get_mut(name);
         let Some(link) = self.state.links.get_mut(name) else {
             return;
         };
@@ -164,6 +168,16 @@ impl Fake {
             Setting::Mtu(mtu) => link.mtu = *mtu,
             Setting::Local(address) => set_tunnel(link, |local, _| *local = *address),
             Setting::Learning(on) => set_tunnel(link, |_, learning| *learning = *on),
+            Setting::Forwarding => {
+                if let Some(passage) = passage {
+                    passage.forwards = true;
+                }
+            }
+            Setting::LooseFilter => {
+                if let Some(passage) = passage {
+                    passage.rejected.clear();
+                }
+            }
             Setting::Down => {
                 link.up = false;
                 self.flush(name);

@@ -1,26 +1,25 @@
-//! The running kernel, over rtnetlink. Reading needs no privilege, changing needs CAP_NET_ADMIN.
+//! The running kernel, over rtnetlink and nf_tables. Changing needs CAP_NET_ADMIN, and so does
+//! reading the packet filter; reading all else needs no privilege.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "the kernel's messages and attributes have no end"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::route::RouteProtocol;
 use tokio::sync::watch;
 
 use super::change::Change;
-use super::decode::{self, Names, Nexthops};
+use super::decode::{self, Names};
 use super::encode::{self, Indexes};
-use super::message::Message;
-use super::state::{KernelState, Link, LinkKind, PROTOCOL};
+use super::firewall::BaseChain;
+use super::state::{KernelState, Link, LinkKind, PROTOCOL, Port};
 use super::{Failure, Kernel, KernelError, Scope};
 use hints::Expected;
+use listing::{Filter, Seen};
+use nft::Nftables;
 use socket::{Refusal, Socket};
 
 pub use hints::Hints;
@@ -28,12 +27,16 @@ pub use hints::Hints;
 mod advice;
 mod hints;
 mod interfaces;
+mod listing;
+mod nft;
+mod passages;
 mod socket;
 
 /// The network namespace that this process lives in.
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
+    filter: Nftables,
     /// As of the last observation, or of the last links made.
     names: Names,
     indexes: Indexes,
@@ -52,6 +55,7 @@ impl Netlink {
     pub fn connect() -> Result<Self, KernelError> {
         Ok(Self {
             socket: Socket::open()?,
+            filter: Nftables::default(),
             names: Names::new(),
             indexes: Indexes::new(),
             expected: watch::channel(Expected::default()).0,
@@ -67,173 +71,12 @@ impl Netlink {
         Hints::open(self.expected.subscribe())
     }
 
-    async fn links(&mut self) -> Result<Vec<LinkMessage>, KernelError> {
-        let mut request = LinkMessage::default();
-        let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
-        request.attributes.push(mask);
-        let request = RouteNetlinkMessage::GetLink(request);
-        let links = (self.socket)
-            .dump("listing links", request, |message| {
-                match message.parsed()? {
-                    RouteNetlinkMessage::NewLink(link) => Some(link),
-                    _ => None,
-                }
-            })
-            .await?;
-        self.names.clear();
-        for link in &links {
-            if let Some(name) = decode::name(link) {
-                self.names.insert(link.header.index, name.into());
-            }
-        }
-        let by_name = self
-            .names
-            .iter()
-            .map(|(index, name)| (name.to_string(), *index));
-        self.indexes = by_name.collect();
-        Ok(links)
-    }
-
-    async fn addresses(&mut self, on: u32, state: &mut KernelState) -> Result<(), KernelError> {
-        let mut request = AddressMessage::default();
-        request.header.family = AddressFamily::Inet;
-        request.header.index = on;
-        let request = RouteNetlinkMessage::GetAddress(request);
-        let rows = (self.socket)
-            .dump("listing addresses", request, |message| {
-                match message.parsed()? {
-                    RouteNetlinkMessage::NewAddress(row) if row.header.index == on => {
-                        decode::address(&row, &self.names)
-                    }
-                    _ => None,
-                }
-            })
-            .await?;
-        state.addresses.extend(rows);
-        Ok(())
-    }
-
-    async fn neighbours(&mut self, on: u32, state: &mut KernelState) -> Result<(), KernelError> {
-        let mut request = NeighbourMessage::default();
-        request.header.family = AddressFamily::Inet;
-        request.attributes = vec![NeighbourAttribute::IfIndex(on)];
-        let request = RouteNetlinkMessage::GetNeighbour(request);
-        let rows = (self.socket)
-            .dump("listing neighbours", request, |message| {
-                match message.parsed()? {
-                    RouteNetlinkMessage::NewNeighbour(row) if row.header.ifindex == on => {
-                        decode::neighbour(&row, &self.names)
-                    }
-                    _ => None,
-                }
-            })
-            .await?;
-        state.neighbours.extend(rows);
-        Ok(())
-    }
-
-    async fn fdb(&mut self, on: u32, state: &mut KernelState) -> Result<(), KernelError> {
-        let mut request = NeighbourMessage::default();
-        request.header.family = AddressFamily::Bridge;
-        request.header.ifindex = on;
-        let request = RouteNetlinkMessage::GetNeighbour(request);
-        let rows = (self.socket)
-            .dump("listing the fdb", request, |message| {
-                match message.parsed()? {
-                    RouteNetlinkMessage::NewNeighbour(row) if row.header.ifindex == on => {
-                        decode::fdb(&row, &self.names)
-                    }
-                    _ => None,
-                }
-            })
-            .await?;
-        state.fdb.extend(rows);
-        Ok(())
-    }
-
-    /// Routes that are our business among those that the filter lets through. The kernel filters,
-    /// so that the table of a host that speaks BGP stays where it is.
-    async fn routes(
-        &mut self,
-        filter: Filter,
-        scope: &Scope,
-        seen: &mut Seen,
-    ) -> Result<(), KernelError> {
-        // In a strict request every field that is set filters.
-        let mut request = RouteMessage::default();
-        request.header.address_family = AddressFamily::Inet;
-        request.header.table = RouteHeader::RT_TABLE_MAIN;
-        match filter {
-            Filter::Link(index) => request.attributes.push(RouteAttribute::Oif(index)),
-            Filter::Protocol(protocol) => request.header.protocol = protocol,
-        }
-        let request = RouteNetlinkMessage::GetRoute(request);
-        let read = |message: Message| {
-            // Those of a tunnel that are ours come in the list of our own.
-            let again = matches!(filter, Filter::Link(_));
-            if again && message.route_protocol() == Some(PROTOCOL) {
-                return None;
-            }
-            match message.parsed()? {
-                RouteNetlinkMessage::NewRoute(row) => {
-                    decode::route(&row, &self.names, &seen.nexthops)
-                }
-                _ => None,
-            }
-        };
-        let rows = self.socket.dump("listing routes", request, read).await?;
-        let state = &mut seen.state;
-        for (key, route) in rows {
-            let link = state.links.get(&*route.link);
-            if scope.concerns_route(&key, &route, link) {
-                state.observe_route(key, route);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads all nexthop objects: ours, the ids of the others, and where any of them lead, which
-    /// the messages of routes may not tell.
-    async fn nexthops(&mut self, seen: &mut Seen) -> Result<(), KernelError> {
-        if self.only_plain {
-            return Ok(());
-        }
-        let request = Message::list_nexthops();
-        let read = |message: Message| message.nexthop();
-        let rows = match self.socket.list("listing nexthops", request, read).await? {
-            Ok(rows) => rows,
-            Err(refusal) if is_unknown(&refusal) => {
-                self.has_no_nexthops(&refusal);
-                return Ok(());
-            }
-            Err(Refusal { text: reason, .. }) => {
-                let doing = "listing nexthops";
-                return Err(KernelError::Refused { doing, reason });
-            }
-        };
-        let mut foreign = BTreeSet::new();
-        for row in rows {
-            let hop = row.way.and_then(|way| decode::nexthop(&way, &self.names));
-            match &hop {
-                Some(hop) if row.protocol == PROTOCOL => {
-                    seen.state.nexthops.insert(row.id, hop.clone());
-                }
-                _ => drop(foreign.insert(row.id)),
-            }
-            seen.nexthops.extend(hop.map(|hop| (row.id, hop)));
-        }
-        seen.state.foreign_nexthops = Some(foreign);
-        Ok(())
-    }
-
-    /// Kernels before 5.3 know no such messages.
-    fn has_no_nexthops(&mut self, refusal: &Refusal) {
-        self.only_plain = true;
-        tracing::info!(
-            "this kernel has no nexthop objects ({}): every route is written by itself, which \
-             takes longer where there are thousands",
-            refusal.text
-        );
+    /// All chains that IPv4 packets come to by themselves, whoever made them.
+    ///
+    /// # Errors
+    /// [`KernelError::Refused`] where the packet filter cannot be read.
+    pub async fn base_chains(&mut self) -> Result<Vec<BaseChain>, KernelError> {
+        self.filter.base_chains().await
     }
 
     /// Until all is read, whatever happens on a tunnel may be news.
@@ -248,9 +91,11 @@ impl Netlink {
     }
 
     /// Notifications can come before the answers.
-    fn expect(&self, changes: &[&Change]) {
+    fn expect(&mut self, changes: &[&Change]) {
+        let filter_port = self.filter.port();
         self.expected.send_modify(|expected| {
             expected.port = self.socket.port();
+            expected.filter_port = filter_port;
             for change in changes {
                 match change {
                     Change::PutNeighbour(row, mac) => {
@@ -304,24 +149,21 @@ impl Netlink {
         };
         Ok(reasons.into_iter().map(failure).collect())
     }
-}
 
-/// An observation that is under way.
-#[derive(Debug, Default)]
-struct Seen {
-    state: KernelState,
-    nexthops: Nexthops,
-}
-
-/// Whether the kernel does not know what it is asked.
-const fn is_unknown(refusal: &Refusal) -> bool {
-    matches!(refusal.errno, libc::EOPNOTSUPP | libc::EINVAL)
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Filter {
-    Link(u32),
-    Protocol(RouteProtocol),
+    /// Makes the changes of the packet filter among these.
+    async fn sift(&mut self, changes: &[&Change]) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        for change in changes {
+            if let Change::Firewall(step) = change
+                && let Err(trouble) = self.filter.apply(step).await
+            {
+                let reason = advice::reason(change, trouble.errno(), &trouble.to_string());
+                let change = (*change).clone();
+                failures.push(Failure { change, reason });
+            }
+        }
+        failures
+    }
 }
 
 impl Kernel for Netlink {
@@ -349,7 +191,9 @@ impl Kernel for Netlink {
                     || is(&message.header.index, LinkKind::is_tunnel))
                 && let (Some(port), Some(bridge)) = (decode::name(message), self.names.get(&index))
             {
-                state.ports.insert(port.to_owned(), bridge.to_string());
+                let bridge = bridge.to_string();
+                let mtu = decode::link(message, &self.names).mtu;
+                state.ports.insert(port.to_owned(), Port { bridge, mtu });
             }
         }
         self.expect_nothing(&ours);
@@ -375,20 +219,29 @@ impl Kernel for Netlink {
             let filter = Filter::Protocol(protocol);
             self.routes(filter, scope, &mut seen).await?;
         }
+        seen.state.passages = self.passages(scope).await?;
         self.expected.send_modify(|expected| {
             expected.neighbours.clone_from(&seen.state.neighbours);
             expected.fdb.clone_from(&seen.state.fdb);
         });
+        seen.state.firewall = self.filter.observe(scope).await;
         Ok(seen.state)
     }
 
     async fn apply(&mut self, changes: &[Change]) -> Result<Vec<Failure>, KernelError> {
         let mut sorted: Vec<&Change> = changes.iter().collect();
         sorted.sort();
+        let filters = |change: &&Change| matches!(change, Change::Firewall(_));
+        let filter = sorted.iter().rposition(filters).map_or(0, |last| last + 1);
+        let (before, sorted) = sorted.split_at(filter);
         let makes = |change: &&Change| matches!(change, Change::AddLink(..));
         let rows = sorted.iter().rposition(makes).map_or(0, |last| last + 1);
         let (links, rows) = sorted.split_at(rows);
         let mut failures = Vec::new();
+        if !before.is_empty() {
+            failures.extend(self.make(before).await?);
+            failures.extend(self.sift(before).await);
+        }
         if !links.is_empty() {
             failures.extend(self.make(links).await?);
             self.links().await?;

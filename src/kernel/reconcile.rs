@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Change, Obstacle};
 use super::diff::{Diff, diff};
-use super::state::{Address, KernelState, Link};
+use super::state::{Address, KernelState, Link, Port};
 use super::{Failure, Kernel, KernelError, Scope};
 
 /// How often changes are made in one go, before it is left to the next.
@@ -28,6 +28,8 @@ pub struct Report {
     pub links: BTreeMap<String, Link>,
     /// The addresses on them.
     pub addresses: BTreeSet<Address>,
+    /// What hangs on the bridges among them.
+    pub ports: BTreeMap<String, Port>,
 }
 
 impl Report {
@@ -58,7 +60,7 @@ pub struct Reconciler<K> {
 #[derive(Debug)]
 struct Known {
     state: KernelState,
-    /// What it was read within, but for the keys of routes.
+    /// What it was read within, but for the keys of routes and the hosts that send by a link.
     within: Scope,
 }
 
@@ -143,6 +145,7 @@ async fn rounds<K: Kernel>(
         if report.settled || in_vain || report.passes == MAX_PASSES {
             report.links.clone_from(&state.links);
             report.addresses.clone_from(&state.addresses);
+            report.ports.clone_from(&state.ports);
             *known = (report.is_complete()).then_some(Known { state, within });
             return Ok(report);
         }
@@ -161,8 +164,11 @@ async fn rounds<K: Kernel>(
 }
 
 fn within(scope: &Scope) -> Scope {
+    let mut passages = scope.passages.clone();
+    passages.values_mut().for_each(BTreeSet::clear);
     Scope {
         routes: BTreeSet::new(),
+        passages,
         ..scope.clone()
     }
 }

@@ -5,8 +5,12 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::Scope;
+use super::firewall::{
+    Chain, Firewall, ForeignChain, Hook, Is, MARK, Match, Rule, Set, Table, Verdict,
+};
 use super::state::{
-    Address, FdbEntry, KernelState, Link, LinkKind, Neighbour, Nexthop, PROTOCOL, Route, RouteKey,
+    Address, FdbEntry, KernelState, Link, LinkKind, Neighbour, Nexthop, PROTOCOL, Port, Route,
+    RouteKey,
 };
 use crate::mac::Mac;
 
@@ -187,4 +191,44 @@ pub(super) fn add_many_peers(state: &mut KernelState, count: u32) {
         let route = onlink(&base, "flannel.1");
         state.routes.insert(key(&format!("{base}/24")), route);
     }
+}
+
+/// A rule for packets from this network.
+pub(super) fn rule(verdict: Verdict, from: &str) -> Rule {
+    Rule {
+        matches: vec![Match::Source(Is::In, net(from))],
+        counted: false,
+        verdict,
+        comment: MARK.to_owned(),
+    }
+}
+
+pub(super) fn hosts(last: &[u8]) -> Set {
+    let host = |last: &u8| Ipv4Addr::new(192, 168, 5, *last);
+    Set::Hosts(last.iter().map(host).collect())
+}
+
+/// A packet filter with one chain, one set and passes wherever they may be.
+pub(super) fn firewall() -> Firewall {
+    let chain = Chain {
+        hook: Hook::Input,
+        priority: -10,
+        rules: vec![rule(Verdict::Drop, "203.0.113.0/24")],
+    };
+    let table = Table {
+        sets: [("peers".to_owned(), hosts(&[2, 3]))].into(),
+        chains: [("input".to_owned(), chain)].into(),
+    };
+    let pass = |chain| (chain, vec![rule(Verdict::Accept, "100.96.0.0/16")]);
+    Firewall {
+        table: Some(table),
+        passes: ForeignChain::ALL.map(pass).into(),
+        ..Firewall::default()
+    }
+}
+
+/// Something on a bridge, with the MTU that it should have.
+pub(super) fn port_of(bridge: &str) -> Port {
+    let bridge = bridge.to_owned();
+    Port { bridge, mtu: 1450 }
 }

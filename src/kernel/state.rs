@@ -9,6 +9,8 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 
 use super::change::Change;
+use super::firewall::Firewall;
+use super::passage::Passage;
 use crate::mac::Mac;
 
 /// The alias that marks a link as ours (`ip link show` prints it).
@@ -42,9 +44,16 @@ pub struct KernelState {
     /// Further routes with the key of one of these: the kernel takes several, and uses the one
     /// that came first. Observed, never desired.
     pub rivals: BTreeSet<(RouteKey, Route)>,
-    /// What hangs on these bridges, and which of these tunnels hang on whatever bridge: port to
-    /// bridge. Observed, never desired.
-    pub ports: BTreeMap<String, String>,
+    /// What hangs on these bridges, and which of these tunnels hang on whatever bridge, by name.
+    /// Observed, never desired.
+    pub ports: BTreeMap<String, Port>,
+    /// The packet filter.
+    pub firewall: Firewall,
+    /// How packets fare that come in by these links; observed also by all links together
+    /// ([`super::passage::ALL`]).
+    pub passages: BTreeMap<String, Passage>,
+    /// Whether passages that are closed are opened, or only told. Desired, never observed.
+    pub opens_passages: bool,
 }
 
 impl KernelState {
@@ -65,6 +74,7 @@ impl KernelState {
                 self.routes.retain(|_, route| route.nexthop != Some(*id));
                 self.rivals.retain(|(_, route)| route.nexthop != Some(*id));
             }
+            Change::Firewall(step) => self.firewall.apply(step),
             Change::DelAddress(_)
             | Change::DelLink(_)
             | Change::AddLink(..)
@@ -123,6 +133,15 @@ pub struct Link {
     pub up: bool,
     /// Whether it carries [`ALIAS`].
     pub marked: bool,
+}
+
+/// What hangs on a bridge: the host's end of a container's interface, for instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The bridge's name.
+    pub bridge: String,
+    /// Its MTU in bytes. Container runtimes give both ends of a container's interface the same.
+    pub mtu: u32,
 }
 
 /// The kinds of links that we make.

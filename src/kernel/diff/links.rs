@@ -70,7 +70,7 @@ impl<'a> Difference<'a> {
     /// Deletes a link, unless it is a bridge that is in use: `Some` is its standing then.
     fn remove(&mut self, name: &str) -> Option<Standing> {
         let ports: Vec<String> = (self.observed.ports.iter())
-            .filter(|(_, bridge)| *bridge == name)
+            .filter(|(_, port)| port.bridge == name)
             .map(|(port, _)| port.clone())
             .collect();
         if !ports.is_empty() {
@@ -98,13 +98,16 @@ impl<'a> Difference<'a> {
     }
 
     /// A bridge may be made, or be taken over, by a container runtime. So one that has somebody
-    /// else's address is theirs, and one that already has ours needs nothing.
+    /// else's address is theirs, and one that already has ours needs nothing. A claim overrules.
     fn compare_bridge(&mut self, name: &str, found: &Link, wanted: &Link) -> Standing {
         let is = addresses(self.observed, name);
         let should = addresses(self.desired, name);
         let has_ours = should.iter().all(|address| is.contains(address));
+        if self.scope.claims(name) {
+            return self.alter(name, found, wanted);
+        }
         if found.marked {
-            if !has_ours && self.is_taken(name) {
+            if !has_ours && (self.is_taken(name) || self.is_astray(name)) {
                 return self.bar_foreign(name);
             }
         } else if !is.is_empty() {
@@ -123,6 +126,17 @@ impl<'a> Difference<'a> {
             return false;
         }
         (addresses(self.observed, name).iter()).any(|a| !self.scope.holds(a.addr()))
+    }
+
+    /// Whether containers run behind a bridge that somebody has given another subnet of the
+    /// overlay: dockerd does so with the one that it remembers. After a move of our own the
+    /// bridge follows; whoever asked for that knows of the containers.
+    fn is_astray(&self, name: &str) -> bool {
+        let moved = [self.scope.own, self.scope.former];
+        let known = |row: &Ipv4Net| moved.iter().flatten().any(|net| net.contains(&row.addr()));
+        let mut ports = self.observed.ports.values();
+        ports.any(|port| port.bridge == name)
+            && (addresses(self.observed, name).iter()).any(|row| !known(row))
     }
 
     fn bar_foreign(&mut self, name: &str) -> Standing {

@@ -1,11 +1,14 @@
 use super::*;
 use crate::kernel::change::Setting;
+use crate::kernel::firewall::{Step, Table};
 use crate::kernel::samples::*;
 use crate::kernel::state::{FdbEntry, Link, LinkKind, Neighbour};
 use crate::mac::Mac;
 
 mod bridge;
+mod firewall;
 mod nexthops;
+mod passages;
 
 fn changes(observed: &KernelState, desired: &KernelState) -> Vec<String> {
     let found = diff(observed, desired, &scope(desired));
@@ -117,7 +120,7 @@ fn what_can_be_altered_in_place_is() {
         }
     };
     let mut tied = vxlan();
-    tied.ports.insert("flannel.1".into(), "theirs".into());
+    tied.ports.insert("flannel.1".into(), port_of("theirs"));
     let cases = [
         (tied, Setting::Free),
         (altered(|link| link.mtu = 1400), Setting::Mtu(1450)),
@@ -340,6 +343,8 @@ fn the_variants_sort_as_the_kernel_accepts_them() {
         Change::DelFdb(entry.clone()),
         Change::DelAddress(net.clone()),
         Change::DelLink(name()),
+        Change::Firewall(Step::PutTable(Table::default())),
+        Change::Firewall(Step::DelTable),
         Change::AddLink(name(), bridge_link()),
         Change::SetLink(name(), vec![Setting::Up]),
         Change::AddAddress(net),

@@ -1,6 +1,7 @@
 //! What to do about a refusal.
 
 use crate::kernel::change::Change;
+use crate::kernel::firewall::{Set, Step};
 use crate::kernel::state::LinkKind;
 
 /// The reason of a failure: the kernel's words, and what to do next where we know it.
@@ -25,9 +26,31 @@ fn advice(change: &Change, errno: i32, text: &str) -> Option<String> {
              `ip -d link show type vxlan` lists them"
                 .to_owned(),
         ),
+        libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL if let Change::Firewall(step) = change => {
+            lacking(step, text)
+        }
         libc::EOPNOTSUPP => missing_module(change),
         _ => gateway(change, text),
     }
+}
+
+/// What part of nf_tables is missing. The kernel has a module for each.
+fn lacking(step: &Step, text: &str) -> Option<String> {
+    let Step::PutTable(table) = step else {
+        return None;
+    };
+    let concatenates = table
+        .sets
+        .values()
+        .any(|set| matches!(set, Set::Origins(_)));
+    let advice = if concatenates && text.contains("set ") {
+        "sets of addresses with networks need Linux 5.6; or set verify-source = false in [firewall]"
+    } else if text.contains("nat") || text.contains("postrouting") {
+        "load the kernel modules nft_chain_nat and nft_masq; or set masquerade = false in [firewall]"
+    } else {
+        "load the kernel module nf_tables"
+    };
+    Some(advice.to_owned())
 }
 
 fn missing_module(change: &Change) -> Option<String> {

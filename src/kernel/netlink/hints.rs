@@ -1,6 +1,6 @@
 //! Tells when something may have changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
 use std::net::Ipv4Addr;
@@ -13,18 +13,21 @@ use rtnetlink::packet_core::NLM_F_REPLACE;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::RouteProtocol;
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::nft::notice;
 use crate::kernel::KernelError;
 use crate::kernel::decode::{self, Names};
 use crate::kernel::message::{DEL_NEXTHOP, Message, NEW_NEXTHOP};
+use crate::kernel::netconf::{self, DEL_NETCONF, NEW_NETCONF};
 use crate::kernel::state::{FdbEntry, Neighbour};
 use crate::mac::Mac;
 
-/// Notifications of links, IPv4 addresses, neighbours, routes and nexthop objects, boiled down to
+/// Notifications of links, IPv4 addresses, neighbours, routes, nexthop objects and of whether links
+/// let packets pass, boiled down to
 /// "look again".
 ///
 /// The receive buffer of the socket is the queue: while nobody asks, the kernel drops what does
@@ -49,8 +52,12 @@ pub(super) struct Expected {
     /// comes of them, but for forwarding entries, neighbours that go, and most of what happens to
     /// links.
     pub(super) port: u32,
+    /// The same of the socket for the packet filter.
+    pub(super) filter_port: u32,
     /// The links whose neighbours and forwarding entries are our business.
     pub(super) tunnels: Names,
+    /// The indexes of the links that packets have to pass by.
+    pub(super) passages: BTreeSet<i32>,
     /// Neighbours as seen or put by us.
     pub(super) neighbours: BTreeMap<Neighbour, Mac>,
     /// Forwarding entries as seen or put by us.
@@ -62,6 +69,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The kernel's largest notification is smaller (`NLMSG_GOODSIZE`).
 const BUFFER: usize = 64 << 10;
+
+/// `NFNLGRP_NFTABLES`.
+const NFTABLES: u32 = 7;
 
 /// Room for the notifications of some ten thousand changes.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -97,11 +107,14 @@ impl Hints {
         let mut hint = false;
         while let Some(events) = &self.socket {
             self.buffer.clear();
-            match events.0.poll_recv(cx, &mut self.buffer) {
+            match events.poll_recv(cx, &mut self.buffer) {
                 Poll::Pending if hint => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(_)) => {
+                Poll::Ready(Ok(Source::Route)) => {
                     hint |= matters(&self.buffer, &self.expected.borrow());
+                }
+                Poll::Ready(Ok(Source::Filter)) => {
+                    hint |= filter_matters(&self.buffer, self.expected.borrow().filter_port);
                 }
                 Poll::Ready(Err(error)) => {
                     hint = true;
@@ -116,29 +129,62 @@ impl Hints {
     }
 }
 
-struct Events(TokioSocket);
+struct Events {
+    route: TokioSocket,
+    /// Only with CAP_NET_ADMIN, and where the kernel has a packet filter.
+    filter: Option<TokioSocket>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Route,
+    Filter,
+}
 
 impl Events {
     fn open() -> io::Result<Self> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-        let inner = socket.socket_mut();
-        inner.bind(&SocketAddr::new(0, 0))?;
-        // Beyond net.core.rmem_max only with CAP_NET_ADMIN, which observers may lack.
-        if setsockopt(&*inner, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-            setsockopt(&*inner, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
-        }
+        let mut route = socket(NETLINK_ROUTE)?;
         for group in [
             MulticastGroup::Link,
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Netconf,
         ] {
-            inner.add_membership(group as u32)?;
+            route.socket_mut().add_membership(group as u32)?;
         }
         // Kernels before 5.3 have neither the group nor the objects.
-        let _ = inner.add_membership(MulticastGroup::Nexthop as u32);
-        Ok(Self(socket))
+        let nexthop = MulticastGroup::Nexthop as u32;
+        let _ = route.socket_mut().add_membership(nexthop);
+        let filter = socket(NETLINK_NETFILTER).and_then(|mut filter| {
+            filter.socket_mut().add_membership(NFTABLES)?;
+            Ok(filter)
+        });
+        let filter = filter.ok();
+        Ok(Self { route, filter })
     }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut Vec<u8>) -> Poll<io::Result<Source>> {
+        let route = self.route.poll_recv(cx, buffer);
+        match (route, &self.filter) {
+            (Poll::Pending, Some(filter)) => {
+                let received = filter.poll_recv(cx, buffer);
+                received.map(|received| received.map(|()| Source::Filter))
+            }
+            (route, _) => route.map(|received| received.map(|()| Source::Route)),
+        }
+    }
+}
+
+fn socket(protocol: isize) -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(protocol)?;
+    let inner = socket.socket_mut();
+    inner.bind(&SocketAddr::new(0, 0))?;
+    // Beyond net.core.rmem_max only with CAP_NET_ADMIN, which observers may lack.
+    if setsockopt(&*inner, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        setsockopt(&*inner, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+    }
+    Ok(socket)
 }
 
 impl std::fmt::Debug for Events {
@@ -149,7 +195,26 @@ impl std::fmt::Debug for Events {
 
 /// Whether one of the notifications may be our business. Busy hosts have neighbours come and go
 /// on their other links all the time, and routing daemons routes; those are not.
-fn matters(mut rest: &[u8], expected: &Expected) -> bool {
+fn matters(rest: &[u8], expected: &Expected) -> bool {
+    any(rest, expected.port, |kind, flags, body| match kind {
+        libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour_matters(kind, body, expected),
+        // the row that was replaced may have been ours, whosesoever the new one is
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            flags & NLM_F_REPLACE != 0 || route_matters(body)
+        }
+        NEW_NETCONF | DEL_NETCONF => netconf_matters(body, expected),
+        NEW_NEXTHOP | DEL_NEXTHOP => nexthop_matters(body),
+        _ => true,
+    })
+}
+
+fn filter_matters(rest: &[u8], port: u32) -> bool {
+    any(rest, port, |kind, _, body| notice::matters(kind, body))
+}
+
+/// Whether any notification but what came of our own changes, through the socket of this number,
+/// is what is looked for by its kind, flags and body; or cannot be read.
+fn any(mut rest: &[u8], port: u32, matters: impl Fn(u16, u16, &[u8]) -> bool) -> bool {
     while let Some(header) = rest.get(..16) {
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -157,17 +222,10 @@ fn matters(mut rest: &[u8], expected: &Expected) -> bool {
             return true;
         };
         let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let flags = u16::from_ne_bytes([header[6], header[7]]);
         let cause = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
-        // the row that was replaced may have been ours, whosesoever the new one is
-        let replaces = u16::from_ne_bytes([header[6], header[7]]) & NLM_F_REPLACE != 0;
-        let by_us = cause != 0 && cause == expected.port;
-        let matters = match kind {
-            libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour_matters(kind, body, expected),
-            libc::RTM_NEWROUTE | libc::RTM_DELROUTE => replaces || route_matters(body),
-            NEW_NEXTHOP | DEL_NEXTHOP => nexthop_matters(body),
-            _ => true,
-        };
-        if matters && !by_us {
+        let by_us = cause != 0 && cause == port;
+        if !by_us && matters(kind, flags, body) {
             return true;
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -222,6 +280,16 @@ fn route_matters(body: &[u8]) -> bool {
         (Some(_), Some(protocol)) => !is_daemons(*protocol),
         _ => true,
     }
+}
+
+/// Each link that comes or goes has its settings told too, and has told of itself already.
+fn netconf_matters(body: &[u8], expected: &Expected) -> bool {
+    let Some(row) = netconf::row(body) else {
+        return true;
+    };
+    let tells = row.forwarding.is_some() || row.rp_filter.is_some();
+    let is_all = row.index == netconf::ALL && !expected.passages.is_empty();
+    tells && (is_all || expected.passages.contains(&row.index))
 }
 
 /// `struct nhmsg`: the protocol is at 2.

@@ -112,7 +112,7 @@ impl Netlink {
             .await
     }
 
-    async fn reach(&mut self, address: Ipv4Addr) -> Result<Option<Reach>, KernelError> {
+    pub(super) async fn reach(&mut self, address: Ipv4Addr) -> Result<Option<Reach>, KernelError> {
         let mut request = RouteMessage::default();
         request.header.address_family = AddressFamily::Inet;
         request.header.destination_prefix_length = 32;

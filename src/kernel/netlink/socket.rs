@@ -254,7 +254,7 @@ fn refusal(error: &ErrorMessage) -> Refusal {
 
 /// The text in an extended acknowledgement (`NLMSGERR_ATTR_MSG`). With `NETLINK_CAP_ACK` the
 /// attributes follow the header of the refused request; without, the whole request.
-fn extended(payload: &[u8]) -> Option<String> {
+pub(super) fn extended(payload: &[u8]) -> Option<String> {
     const HEADER: usize = 16;
     const MSG: u16 = 1;
     let mut rest = payload.get(HEADER..)?;

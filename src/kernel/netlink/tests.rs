@@ -1,5 +1,6 @@
 //! Against the running kernel, each test in a network namespace of its own.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use crate::kernel::state::{KernelState, Route};
 use crate::kernel::uplink::{self, Preference};
 
 mod adoption;
+mod firewall;
 mod nexthops;
 mod notice;
+mod passages;
 mod reading;
 mod repair;
 mod scale;

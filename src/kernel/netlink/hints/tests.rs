@@ -4,7 +4,7 @@ use super::*;
 
 impl Hints {
     pub(in crate::kernel::netlink) fn socket_for_test(&mut self) -> &Socket {
-        self.socket.as_ref().unwrap().0.socket_ref()
+        self.socket.as_ref().unwrap().route.socket_ref()
     }
 
     pub(in crate::kernel::netlink) fn break_for_test(&mut self) {
@@ -37,6 +37,8 @@ fn expected() -> Expected {
     let entry = crate::kernel::samples::fdb("flannel.1", mac);
     Expected {
         port: 4242,
+        filter_port: 4243,
+        passages: [7].into(),
         tunnels: [(7, "flannel.1".into())].into(),
         neighbours: BTreeMap::new(),
         fdb: [(entry, Ipv4Addr::new(192, 168, 5, 2))].into(),
@@ -190,4 +192,35 @@ fn whatever_is_cut_off_is_read_without_panic() {
     let mut endless = all;
     endless[..4].copy_from_slice(&0u32.to_ne_bytes());
     assert!(matters(&endless, &concerned));
+}
+
+/// Of the link of an index: its forwarding or, by another attribute, something else.
+fn netconf(index: i32, attribute: u16) -> Vec<u8> {
+    let mut body = vec![2, 0, 0, 0];
+    for (kind, value) in [(1, index), (attribute, 1)] {
+        body.extend(8_u16.to_ne_bytes());
+        body.extend(u16::to_ne_bytes(kind));
+        body.extend(value.to_ne_bytes());
+    }
+    let length = u32::try_from(16 + body.len()).unwrap();
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend(NEW_NETCONF.to_ne_bytes());
+    message.extend([0; 10]);
+    message.extend(body);
+    message
+}
+
+#[test]
+fn whether_packets_pass_matters_on_the_links_that_they_have_to_pass_by() {
+    let expected = expected();
+    for attribute in [2, 3] {
+        assert!(matters(&netconf(7, attribute), &expected));
+        assert!(matters(&netconf(-1, attribute), &expected));
+        assert!(!matters(&netconf(8, attribute), &expected));
+        assert!(!matters(&netconf(-2, attribute), &expected));
+        let nobodys = Expected::default();
+        assert!(!matters(&netconf(-1, attribute), &nobodys));
+    }
+    assert!(!matters(&netconf(7, 5), &expected), "proxy_arp");
+    assert!(matters(&netconf(7, 2)[..20], &expected), "cut short");
 }

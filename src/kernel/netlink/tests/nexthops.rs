@@ -3,6 +3,7 @@
 use std::process::{Child, Stdio};
 
 use super::*;
+use crate::kernel::message::Message;
 use crate::kernel::nexthop::{FEW, MANY};
 
 fn vxlan_of(count: usize) -> KernelState {

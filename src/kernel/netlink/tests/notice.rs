@@ -218,3 +218,36 @@ fn the_receive_buffer_has_room_for_a_large_cluster() {
         assert!(bytes >= 4 << 20, "{bytes}");
     });
 }
+
+#[test]
+fn passages_that_are_closed_are_noticed() {
+    in_namespace(|| async {
+        passages::prepare();
+        let desired = passages::node(true);
+        let changes = [
+            "sysctl -qw net.ipv4.ip_forward=0",
+            "sysctl -qw net.ipv4.conf.docker0.forwarding=0",
+            "sysctl -qw net.ipv4.conf.flannel/1.forwarding=0",
+            "sysctl -qw net.ipv4.conf.eth0.rp_filter=1",
+        ];
+        all_noticed(&desired, &changes).await;
+    });
+}
+
+#[test]
+fn passages_of_others_are_not() {
+    in_namespace(|| async {
+        passages::prepare();
+        let kernel = Netlink::connect().unwrap();
+        let mut hints = kernel.hints().unwrap();
+        let mut reconciler = Reconciler::new(kernel);
+        let desired = passages::node(true);
+        let report = reconciler.converge(&desired, &scope(&desired)).await;
+        assert!(report.unwrap().is_complete());
+        drain(&mut hints).await;
+        run("sysctl", "-qw net.ipv4.conf.other0.forwarding=0");
+        assert!(!is_hinted(&mut hints, QUIET).await);
+        run("sysctl", "-qw net.ipv4.conf.docker0.forwarding=0");
+        assert!(is_hinted(&mut hints, SOON).await);
+    });
+}

@@ -40,7 +40,10 @@ fn a_plan_needs_no_privilege_and_changes_nothing() {
         let desired = host_gw();
         let found = pending(&mut kernel, &desired, &scope(&desired)).await;
         assert_eq!(found.unwrap().changes.len(), 2);
-        assert_eq!(observed(&mut kernel, &vxlan()).await, vxlan());
+        let mut seen = observed(&mut kernel, &vxlan()).await;
+        let refusal = seen.firewall.refusal.take().unwrap_or_default();
+        assert!(refusal.ends_with("needs CAP_NET_ADMIN"), "{refusal}");
+        assert_eq!(seen, vxlan());
         let mut fresh = Netlink::connect().unwrap();
         let _hints = fresh.hints().unwrap();
         let report = converge(&mut fresh, &desired, &scope(&desired)).await;
@@ -54,7 +57,7 @@ fn a_plan_needs_no_privilege_and_changes_nothing() {
 }
 
 /// Gives up all capabilities of this thread.
-fn drop_privileges() {
+pub(super) fn drop_privileges() {
     // The raw call alters this thread alone; the library's alters all.
     #[expect(unsafe_code, reason = "there is no safe call for one thread")]
     // SAFETY: takes three numbers and touches no memory.

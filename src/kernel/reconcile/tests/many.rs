@@ -1,5 +1,8 @@
 //! So many peers that routes lead through nexthop objects, and back again.
 
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+
 use super::*;
 use crate::kernel::nexthop::{FEW, MANY};
 

@@ -1,5 +1,9 @@
 //! What is remembered, and when it is read again.
 
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+
+use super::any::{any_desired, any_host};
 use super::*;
 
 struct Host(Reconciler<Fake>);
