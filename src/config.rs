@@ -23,6 +23,7 @@ pub use error::ConfigError;
 pub use node::{Interface, Node, Pattern};
 
 use crate::cluster::network::Network;
+use crate::kernel::firewall::Wishes;
 use crate::proxy::Tuning;
 
 /// What this host should be. The empty file is a valid one and means every default.
@@ -37,6 +38,10 @@ pub struct Config {
     pub network: Option<Network>,
     /// The containers' bridge.
     pub docker: Docker,
+    /// What is wanted of the packet filter.
+    pub firewall: Wishes,
+    /// What may be done to the host besides.
+    pub host: Host,
     /// How the udp backend moves packets.
     pub udp: Tuning,
     /// How long the lease lasts and when it is renewed.
@@ -54,6 +59,17 @@ pub struct Docker {
     pub manage_bridge: bool,
     /// The bridge's interface name.
     pub bridge: String,
+    /// Where dockerd's options go in the form of its `daemon.json`, if anywhere; absolute, and
+    /// not `/etc/docker/daemon.json`, which is the administrator's.
+    pub daemon_json: Option<PathBuf>,
+}
+
+/// What may be done to the host besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Whether forwarding and the reverse path filter of the links that packets take are put
+    /// right, and not only pointed out.
+    pub repair: bool,
 }
 
 /// How long the lease lasts and when it is renewed.
@@ -85,6 +101,12 @@ pub struct Log {
 }
 
 impl Config {
+    /// Where files for other programs go.
+    pub fn files_for_others(&self) -> impl Iterator<Item = &PathBuf> {
+        let paths = [&self.paths.subnet_env, &self.paths.docker_env];
+        paths.into_iter().chain(&self.docker.daemon_json)
+    }
+
     /// Where the config is when no other file is named.
     pub const FILE: &str = "/etc/flannel-rs/config.toml";
 

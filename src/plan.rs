@@ -4,7 +4,10 @@
 //! file, so first set-up, a new peer, drift repair and a switch of the backend are the same call.
 
 mod docker;
+mod firewall;
+mod footprint;
 mod host_gw;
+mod passage;
 mod subnet_env;
 mod udp;
 mod vxlan;
@@ -19,11 +22,13 @@ use ipnet::Ipv4Net;
 use crate::cluster::lease::{Attrs, BackendAttrs, Lease, Vtep};
 use crate::cluster::network::{Backend, Network};
 use crate::cluster::subnet::Subnet;
+use crate::kernel::firewall::Wishes;
 use crate::kernel::state::KernelState;
 use crate::kernel::uplink::Uplink;
 use crate::mac::Mac;
 use crate::proxy::{Settings, Tuning, table::Table};
 
+pub use footprint::{Footprint, Tunnel};
 pub use subnet_env::{is_about, previous_network, previous_subnet};
 pub use vxlan::vtep_mac;
 
@@ -42,6 +47,12 @@ pub struct Node {
     pub subnet_env: PathBuf,
     /// Where `docker.env` goes.
     pub docker_env: PathBuf,
+    /// Where dockerd's options go in the form of its `daemon.json`, if anywhere.
+    pub daemon_json: Option<PathBuf>,
+    /// What is wanted of the packet filter.
+    pub firewall: Wishes,
+    /// Whether what keeps packets from passing on this host is put right, or only told.
+    pub repair: bool,
     /// How the udp backend moves packets.
     pub tuning: Tuning,
 }
@@ -57,6 +68,8 @@ pub struct Plan {
     pub files: BTreeMap<PathBuf, String>,
     /// Files that must go, each if it still is about this subnet: only then they are ours.
     pub obsolete: BTreeMap<PathBuf, Subnet>,
+    /// What other programs of this host must leave alone, or let through.
+    pub footprint: Footprint,
     /// How each peer is reached.
     pub paths: BTreeMap<Subnet, Path>,
     /// Why this node cannot do what its config asks of it, if so.
@@ -198,6 +211,9 @@ pub fn plan<'a>(node: &Node, peers: impl IntoIterator<Item = &'a Lease>) -> Plan
         Backend::Udp { port } => udp::plan(node, *port, &peers, &mut plan),
     }
     docker::plan(node, &mut plan);
+    firewall::plan(node, &peers, &mut plan);
+    footprint::plan(node, &mut plan);
+    passage::plan(node, &peers, &mut plan);
     let text = subnet_env::text(node);
     plan.files.insert(node.subnet_env.clone(), text);
     plan

@@ -32,6 +32,13 @@ fn accepted(config: &Config) {
     assert!(ttl >= Duration::from_secs(2) && ttl.subsec_nanos() == 0);
     assert!(!margin.is_zero() && margin < ttl);
     let prefix = &config.datastore.prefix;
+    assert!(
+        config
+            .docker
+            .daemon_json
+            .as_ref()
+            .is_none_or(|path| path.is_absolute())
+    );
     assert!(!prefix.is_empty() && !prefix.ends_with('/') && !prefix.contains("//"));
     for path in [
         &config.paths.state,

@@ -67,6 +67,9 @@ fn written(subnet: Subnet) -> String {
         bridge: None,
         subnet_env: path.to_owned(),
         docker_env: PathBuf::from("docker.env"),
+        daemon_json: None,
+        repair: false,
+        firewall: Default::default(),
         tuning: Default::default(),
     };
     let mut files = plan::plan(&node, []).files;

@@ -1,6 +1,6 @@
 //! From the shape of the file to a [`Config`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -9,7 +9,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::error::{Fault, nearest};
 use super::raw::{self, Switch, Text};
-use super::{Config, Docker, Lease, Log, Paths, Store, fleet};
+use super::{Config, Docker, Host, Lease, Log, Paths, Store, fleet};
+use crate::kernel::firewall::Wishes;
 use crate::proxy::Tuning;
 
 impl raw::Config {
@@ -23,21 +24,27 @@ impl raw::Config {
         if let Store::Static(roster) = &datastore.store {
             fleet::join(roster, &asked, &mut node, host, kind.unwrap_or_default())?;
         }
+        let paths = self.paths.0.check()?;
+        let docker = self.docker.0.check(&paths)?;
         Ok(Config {
             node,
             datastore,
             network,
-            docker: self.docker.0.check()?,
+            docker,
+            firewall: self.firewall.0.check(),
+            host: Host {
+                repair: self.host.0.repair.is_some_and(Spanned::into_inner),
+            },
             udp: self.udp.0.check(),
             lease: self.lease.0.check()?,
-            paths: self.paths.0.check()?,
+            paths,
             log: self.log.0.check()?,
         })
     }
 }
 
 impl raw::Docker {
-    fn check(self) -> Result<Docker, Fault> {
+    fn check(self, paths: &Paths) -> Result<Docker, Fault> {
         let bridge = match self.bridge {
             None => "docker0".to_owned(),
             Some(name) => {
@@ -53,19 +60,53 @@ impl raw::Docker {
         Ok(Docker {
             manage_bridge: self.manage_bridge.is_none_or(Spanned::into_inner),
             bridge,
+            daemon_json: (self.daemon_json)
+                .map(|text| daemon_json(&text, paths))
+                .transpose()?,
         })
+    }
+}
+
+/// A file that is the service's alone.
+fn daemon_json(text: &Spanned<String>, paths: &Paths) -> Result<PathBuf, Fault> {
+    const KEY: &str = "daemon-json";
+    let path = absolute(text, KEY)?;
+    if [&paths.subnet_env, &paths.docker_env].contains(&&path) {
+        let reason = "another file of this service is there, give it a place of its own";
+        return Err(Fault::value(text, KEY, reason));
+    }
+    if path == Path::new("/etc/docker/daemon.json") {
+        let reason = "that file is yours, and the service's unit may not write there: expected a \
+                      place such as \"/run/flannel/daemon.json\", for dockerd --config-file";
+        return Err(Fault::value(text, KEY, reason));
+    }
+    Ok(path)
+}
+
+impl raw::Firewall {
+    fn check(self) -> Wishes {
+        let ordinary = Wishes::default();
+        Wishes {
+            masquerade: or(self.masquerade, ordinary.masquerade),
+            forward: or(self.forward, ordinary.forward),
+            protect_tunnel_port: or(self.protect_tunnel_port, ordinary.protect_tunnel_port),
+            verify_source: or(self.verify_source, ordinary.verify_source),
+        }
     }
 }
 
 impl raw::Udp {
     fn check(self) -> Tuning {
         let ordinary = Tuning::default();
-        let or = |switch: Switch, value| switch.map_or(value, Spanned::into_inner);
         Tuning {
             offload: or(self.offload, ordinary.offload),
             port_per_flow: or(self.port_per_flow, ordinary.port_per_flow),
         }
     }
+}
+
+fn or(switch: Switch, ordinary: bool) -> bool {
+    switch.map_or(ordinary, Spanned::into_inner)
 }
 
 impl raw::Lease {

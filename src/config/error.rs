@@ -102,9 +102,6 @@ impl Fault {
         let span = error.span().unwrap_or_default();
         let message = error.message().trim_end().replace('\n', ", ");
         let message = match unknown_key(&message) {
-            Some(("firewall", expected)) if expected.contains("`datastore`") => {
-                "[firewall] is not in this version of flannel-rs: leave the table out".to_owned()
-            }
             Some((key, expected)) => {
                 let hint = nearest(key, expected.split('`').skip(1).step_by(2))
                     .map(|near| format!(" (did you mean `{near}`?)"))

@@ -21,6 +21,8 @@ pub(super) struct Config {
     pub(super) datastore: Table<Datastore>,
     pub(super) network: Option<Spanned<Table<Network>>>,
     pub(super) docker: Table<Docker>,
+    pub(super) firewall: Table<Firewall>,
+    pub(super) host: Table<Host>,
     pub(super) udp: Table<Udp>,
     pub(super) lease: Table<Lease>,
     pub(super) paths: Table<Paths>,
@@ -90,6 +92,22 @@ pub(super) struct Backend {
 pub(super) struct Docker {
     pub(super) manage_bridge: Switch,
     pub(super) bridge: Text,
+    pub(super) daemon_json: Text,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Firewall {
+    pub(super) masquerade: Switch,
+    pub(super) forward: Switch,
+    pub(super) protect_tunnel_port: Switch,
+    pub(super) verify_source: Switch,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Host {
+    pub(super) repair: Switch,
 }
 
 #[derive(Deserialize, Default)]

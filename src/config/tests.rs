@@ -40,6 +40,14 @@ direct-routing = true
 [docker]
 manage-bridge = false
 bridge = "cni0"
+daemon-json = "/j"
+[firewall]
+masquerade = false
+forward = false
+protect-tunnel-port = false
+verify-source = false
+[host]
+repair = true
 [udp]
 offload = false
 port-per-flow = false
@@ -106,7 +114,15 @@ fn every_option_is_read() {
         docker: Docker {
             manage_bridge: false,
             bridge: "cni0".to_owned(),
+            daemon_json: Some("/j".into()),
         },
+        firewall: Wishes {
+            masquerade: false,
+            forward: false,
+            protect_tunnel_port: false,
+            verify_source: false,
+        },
+        host: Host { repair: true },
         udp: Tuning {
             offload: false,
             port_per_flow: false,
@@ -145,6 +161,8 @@ fn the_empty_file_means_every_default() {
         (config.docker.manage_bridge, &*config.docker.bridge),
         (true, "docker0")
     );
+    assert_eq!(config.firewall, Wishes::default());
+    assert!(!config.host.repair);
     assert_eq!(config.udp, Tuning::default());
     assert_eq!(config.lease.ttl, Duration::from_secs(86400));
     assert_eq!(config.lease.renew_margin, Duration::from_secs(3600));

@@ -6,6 +6,8 @@ use crate::mac::Mac;
 
 pub(super) fn plan(node: &Node, plan: &mut Plan) {
     plan.files.insert(node.docker_env.clone(), options(node));
+    let fragment = node.daemon_json.clone().map(|path| (path, fragment(node)));
+    plan.files.extend(fragment);
     let Some(bridge) = &node.bridge else { return };
     let gateway = node.lease.subnet.gateway();
     let [a, b, c, d] = gateway.addr().octets();
@@ -29,11 +31,20 @@ pub(super) fn plan(node: &Node, plan: &mut Plan) {
 /// systemd `EnvironmentFile`, in alphabetical order, the combined one last and led by a space.
 fn options(node: &Node) -> String {
     let bip = format!("--bip={}", node.lease.subnet.gateway());
-    // nobody else masquerades what containers send to the outside
-    let ip_masq = "--ip-masq=true";
+    // where the service masquerades, Docker must not: its rule spares no other node's containers
+    let ip_masq = format!("--ip-masq={}", !node.firewall.masquerade);
     let mtu = format!("--mtu={}", node.mtu());
     format!(
         "DOCKER_OPT_BIP=\"{bip}\"\nDOCKER_OPT_IPMASQ=\"{ip_masq}\"\nDOCKER_OPT_MTU=\"{mtu}\"\n\
          DOCKER_OPTS=\" {bip} {ip_masq} {mtu}\"\n"
     )
+}
+
+/// The same in the form of dockerd's `daemon.json`, the keys in order. dockerd refuses to start
+/// where one of them comes by both ways.
+fn fragment(node: &Node) -> String {
+    let bip = node.lease.subnet.gateway();
+    let ip_masq = !node.firewall.masquerade;
+    let mtu = node.mtu();
+    format!("{{\n  \"bip\": \"{bip}\",\n  \"ip-masq\": {ip_masq},\n  \"mtu\": {mtu}\n}}\n")
 }

@@ -8,10 +8,11 @@ use crate::cluster::subnet::Subnet;
 /// No quotes: the CNI plugin splits each line at the first `=` and takes the rest as it is.
 pub(super) fn text(node: &Node) -> String {
     format!(
-        "FLANNEL_NETWORK={}\nFLANNEL_SUBNET={}\nFLANNEL_MTU={}\nFLANNEL_IPMASQ=false\n",
+        "FLANNEL_NETWORK={}\nFLANNEL_SUBNET={}\nFLANNEL_MTU={}\nFLANNEL_IPMASQ={}\n",
         node.network.net,
         node.lease.subnet.gateway(),
-        node.mtu()
+        node.mtu(),
+        node.firewall.masquerade
     )
 }
 

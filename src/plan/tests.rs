@@ -1,7 +1,12 @@
 use std::net::SocketAddrV4;
 
 use super::*;
+use crate::kernel::firewall::Wishes;
 use crate::kernel::state::{Address, FdbEntry, Link, LinkKind, Neighbour, Route, RouteKey};
+
+mod docker;
+mod firewall;
+mod leases;
 
 const MACS: [Mac; 3] = [
     Mac::new([2, 0, 0, 0, 0, 1]),
@@ -31,6 +36,9 @@ fn node(backend: &str) -> Node {
         bridge: Some("docker0".into()),
         subnet_env: "/run/flannel/subnet.env".into(),
         docker_env: "/run/flannel/docker.env".into(),
+        daemon_json: None,
+        firewall: Wishes::default(),
+        repair: false,
         tuning: Tuning::default(),
     }
 }
@@ -212,6 +220,7 @@ fn udp_makes_one_route_and_a_table() {
         device: "flannel0".into(),
         mtu: 1472,
         bind: SocketAddrV4::new("192.168.1.47".parse().unwrap(), 8285),
+        verify: Some("100.96.0.0/16".parse().unwrap()),
         tuning: Tuning::default(),
     };
     assert_eq!(proxy.settings, settings);
@@ -238,13 +247,13 @@ fn the_bridge_and_the_files_carry_the_first_address_and_the_mtu() {
     assert_eq!(
         plan.files[std::path::Path::new("/run/flannel/subnet.env")],
         "FLANNEL_NETWORK=100.96.0.0/16\nFLANNEL_SUBNET=100.96.1.1/24\nFLANNEL_MTU=1450\n\
-         FLANNEL_IPMASQ=false\n"
+         FLANNEL_IPMASQ=true\n"
     );
     assert_eq!(
         plan.files[std::path::Path::new("/run/flannel/docker.env")],
-        "DOCKER_OPT_BIP=\"--bip=100.96.1.1/24\"\nDOCKER_OPT_IPMASQ=\"--ip-masq=true\"\n\
+        "DOCKER_OPT_BIP=\"--bip=100.96.1.1/24\"\nDOCKER_OPT_IPMASQ=\"--ip-masq=false\"\n\
          DOCKER_OPT_MTU=\"--mtu=1450\"\n\
-         DOCKER_OPTS=\" --bip=100.96.1.1/24 --ip-masq=true --mtu=1450\"\n"
+         DOCKER_OPTS=\" --bip=100.96.1.1/24 --ip-masq=false --mtu=1450\"\n"
     );
 }
 
@@ -255,102 +264,6 @@ fn a_bridge_that_is_not_ours_to_manage_is_not_planned() {
         ..node(r#"{"Type":"host-gw"}"#)
     };
     assert!(plan(&node, &[]).kernel.links.is_empty());
-}
-
-/// Each of these leases is valid for flanneld, and each would do harm.
-#[test]
-fn harmful_leases_get_no_path() {
-    for backend in [
-        r#"{"Type":"vxlan"}"#,
-        r#"{"Type":"host-gw"}"#,
-        r#"{"Type":"udp"}"#,
-    ] {
-        let node = node(backend);
-        let nothing = plan(&node, &[]);
-        for (key, ip) in [
-            ("0.0.0.0-0", "192.168.1.48"),
-            ("192.168.1.0-24", "192.168.1.48"),
-            ("100.96.0.0-16", "192.168.1.48"),
-            ("100.96.1.128-25", "192.168.1.48"),
-            ("100.96.2.0-24", "0.0.0.0"),
-            ("100.96.2.0-24", "127.0.0.1"),
-            ("100.96.2.0-24", "224.0.0.1"),
-            ("100.96.2.0-24", "255.255.255.255"),
-            ("100.96.2.0-24", "100.96.2.1"),
-            ("100.96.2.0-24", "192.168.1.255"),
-            ("100.96.2.0-24", "192.168.1.0"),
-            ("100.96.2.0-24", "192.168.1.47"),
-        ] {
-            let made = plan(&node, &[peer(&node, key, ip, MACS[1])]);
-            assert_eq!(made.kernel, nothing.kernel, "{backend} {key} {ip}");
-            assert_eq!(made.proxy, nothing.proxy, "{backend} {key} {ip}");
-            assert!(
-                matches!(paths(&made)[..], [Path::None(_)]),
-                "{backend} {key} {ip}"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_peer_with_another_backend_or_no_device_is_left_out() {
-    let node = node(r#"{"Type":"vxlan"}"#);
-    let mut other = peer(&node, "100.96.2.0-24", "192.168.1.48", MACS[1]);
-    for (attrs, want) in [
-        (
-            BackendAttrs::HostGw,
-            Obstacle::OtherBackend("host-gw".into()),
-        ),
-        (
-            BackendAttrs::Other("wireguard".into()),
-            Obstacle::OtherBackend("wireguard".into()),
-        ),
-        (
-            BackendAttrs::Vxlan(Vtep {
-                vni: None,
-                mac: None,
-            }),
-            Obstacle::NoVtep,
-        ),
-    ] {
-        other.attrs.backend = attrs;
-        assert_eq!(paths(&plan(&node, [&other])), [Path::None(want)]);
-    }
-}
-
-#[test]
-fn of_two_peers_with_one_ethernet_address_the_first_keeps_it() {
-    let node = node(r#"{"Type":"vxlan"}"#);
-    let twins = [
-        peer(&node, "100.96.2.0-24", "192.168.1.48", MACS[1]),
-        peer(&node, "100.96.3.0-24", "192.168.1.49", MACS[1]),
-        peer(&node, "100.96.4.0-24", "192.168.1.50", MACS[0]),
-        peer(
-            &node,
-            "100.96.5.0-24",
-            "192.168.1.51",
-            Mac::new([1, 0, 0, 0, 0, 1]),
-        ),
-    ];
-    let plan = plan(&node, &twins);
-    let blocked = |mac| Path::None(Obstacle::SameMac(mac));
-    let group = Path::None(Obstacle::NoUnicast(Mac::new([1, 0, 0, 0, 0, 1])));
-    let expected = [Path::Tunnel, blocked(MACS[1]), blocked(MACS[0]), group];
-    assert_eq!(paths(&plan), expected);
-    assert_eq!(plan.kernel.fdb.len(), 1);
-}
-
-/// A machine that lost its state folder: the old lease has not run out yet.
-#[test]
-fn one_machine_may_have_two_leases() {
-    let node = node(r#"{"Type":"vxlan"}"#);
-    let leases = [
-        peer(&node, "100.96.2.0-24", "192.168.1.48", MACS[1]),
-        peer(&node, "100.96.3.0-24", "192.168.1.48", MACS[1]),
-    ];
-    let plan = plan(&node, &leases);
-    assert_eq!(paths(&plan), [Path::Tunnel, Path::Tunnel]);
-    assert_eq!((plan.kernel.fdb.len(), plan.kernel.routes.len()), (1, 2));
 }
 
 #[test]
@@ -384,36 +297,32 @@ fn an_earlier_subnet_env_tells_the_subnet() {
 }
 
 #[test]
-fn a_lease_inside_or_around_another_takes_no_packets_from_it() {
-    for backend in ["host-gw", "vxlan", "udp"] {
-        let node = node(&format!(r#"{{"Type":"{backend}"}}"#));
-        let alone = plan(&node, &peers(&node));
-        let mut leases = peers(&node);
-        let odd = [
-            "100.96.2.128-25",
-            "100.96.2.0-30",
-            "100.96.2.0-23",
-            "100.96.1.0-26",
-        ];
-        let thief = |key: &&str| {
-            peer(
-                &node,
-                key,
-                "192.168.1.60",
-                "02:00:00:00:00:09".parse().unwrap(),
-            )
-        };
-        leases.extend(odd.iter().map(thief));
-        let together = plan(&node, &leases);
-        assert_eq!(together.kernel, alone.kernel, "{backend}");
-        for (key, other) in odd.iter().zip(["2", "2", "2", "1"]) {
-            let other = Subnet::from_key(&format!("100.96.{other}.0-24")).unwrap();
-            let path = &together.paths[&Subnet::from_key(key).unwrap()];
-            assert_eq!(*path, Path::None(Obstacle::Overlap(other)), "{key}");
-        }
-        // an odd size alone is no reason: the config may have asked for another one before
-        leases = vec![thief(&"100.96.8.0-22")];
-        let path = &plan(&node, &leases).paths[&Subnet::from_key("100.96.8.0-22").unwrap()];
-        assert!(!matches!(path, Path::None(_)), "{backend}: {path:?}");
+fn the_footprint_is_what_others_must_leave_alone_or_let_through() {
+    for (backend, link, port) in [
+        (r#"{"Type":"host-gw"}"#, None, None),
+        (r#"{"Type":"vxlan"}"#, Some("flannel.1"), Some(8472)),
+        (
+            r#"{"Type":"vxlan","VNI":7,"Port":4789}"#,
+            Some("flannel.7"),
+            Some(4789),
+        ),
+        (r#"{"Type":"udp"}"#, Some("flannel0"), Some(8285)),
+    ] {
+        let mut node = node(backend);
+        let footprint = plan(&node, &peers(&node)).footprint;
+        let links: Vec<_> = footprint.links.iter().map(String::as_str).collect();
+        let expected: Vec<_> = ["docker0"].into_iter().chain(link).collect();
+        assert_eq!(links, expected, "{backend}");
+        assert_eq!(footprint.network, Some(node.network.net), "{backend}");
+        let tunnel = footprint.tunnel;
+        let found = tunnel.as_ref().map(|tunnel| tunnel.port);
+        assert_eq!(found, port, "{backend}");
+        assert!(tunnel.is_none_or(|tunnel| tunnel.uplink == "eth0"));
+
+        node.bridge = None;
+        node.firewall.forward = false;
+        let footprint = plan(&node, &peers(&node)).footprint;
+        assert!(!footprint.links.contains("docker0"), "{backend}");
+        assert_eq!(footprint.network, None, "{backend}");
     }
 }

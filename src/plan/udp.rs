@@ -48,6 +48,7 @@ pub(super) fn plan(node: &Node, port: u16, peers: &[&Lease], plan: &mut Plan) {
             device: DEVICE.to_owned(),
             mtu: node.mtu(),
             bind: SocketAddrV4::new(node.uplink.address, port),
+            verify: node.firewall.verify_source.then_some(node.network.net),
             tuning: node.tuning,
         },
         table: Table::new(
