@@ -5,14 +5,15 @@
 //! read a [`status::Status`] and send a [`status::Command`]; nobody else touches the state.
 //!
 //! Tasks: the loop ([`daemon`]), the watch of the datastore (`watcher`), at most one errand to
-//! the datastore at a time, the D-Bus facade ([`dbus`]), and the threads of the data plane
-//! and of the log ([`journal`]).
+//! the datastore at a time, the D-Bus facade ([`dbus`]), the look after others who manage this host's
+//! network ([`managers`]), and the threads of the data plane and of the log ([`journal`]).
 
 mod cleanup;
 mod clock;
 pub mod daemon;
 mod dataplane;
 pub mod dbus;
+mod docker;
 pub mod dry_run;
 pub mod duty;
 mod faults;
@@ -20,6 +21,7 @@ mod files;
 mod interfaces;
 pub mod journal;
 mod machine;
+pub mod managers;
 mod memory;
 mod notify;
 mod signals;

@@ -4,18 +4,21 @@ use std::fs;
 
 use ipnet::Ipv4Net;
 
+use super::dbus::Bus;
 use super::dry_run;
 use super::files;
+use super::managers;
 use super::memory::Memory;
 use super::status::PlannedChange;
 use crate::cluster::subnet::Subnet;
-use crate::config::{Config, Paths};
-use crate::kernel::Scope;
+use crate::config::Config;
 use crate::kernel::change::Obstacle;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::reconcile::Reconciler;
+use crate::kernel::state::{KernelState, LinkKind};
 use crate::kernel::uplink::Interface;
-use crate::plan::{self, Plan};
+use crate::kernel::{Kernel, Scope};
+use crate::plan::{self, Footprint, Plan, Tunnel};
 
 /// What this node may have left on its host: a plan without anything in it, and how far its
 /// traces may reach.
@@ -31,9 +34,9 @@ pub(super) struct Remains {
 impl Remains {
     /// Of a node with this subnet, and a bridge with an address in one of these networks. Without
     /// a subnet no file can be told to be ours.
-    pub(super) fn new(paths: &Paths, subnet: Option<Subnet>, nets: [Option<Ipv4Net>; 2]) -> Self {
+    pub(super) fn new(config: &Config, subnet: Option<Subnet>, nets: [Option<Ipv4Net>; 2]) -> Self {
         let mut plan = Plan::default();
-        for path in [&paths.subnet_env, &paths.docker_env] {
+        for path in config.files_for_others() {
             plan.obsolete
                 .extend(subnet.map(|subnet| (path.clone(), subnet)));
         }
@@ -66,7 +69,8 @@ pub(super) async fn sweep(config: &Config) -> anyhow::Result<Vec<PlannedChange>>
     // where flanneld goes on with the subnet, files about it are its own
     let is_left = |subnet: &Subnet| !flannelds.iter().any(|link| is_within(link, *subnet));
     let subnet = identity.left_behind().filter(is_left);
-    let Remains { plan, scope } = Remains::new(paths, subnet, nets);
+    let Remains { plan, scope } = Remains::new(config, subnet, nets);
+    let footprint = footprint(&netlink.observe(&scope).await?, &scope);
     let changes = dry_run::pending(&mut netlink, &plan, &scope).await?;
     let report = Reconciler::new(netlink)
         .converge(&plan.kernel, &scope)
@@ -78,7 +82,8 @@ pub(super) async fn sweep(config: &Config) -> anyhow::Result<Vec<PlannedChange>>
     let obstacles = report.obstacles.iter().filter(in_use);
     let obstacles = obstacles.map(|obstacle| format!("{obstacle}; stop what uses it"));
     let failures = report.failed.iter().map(ToString::to_string);
-    let left: Vec<String> = failures.chain(obstacles).collect();
+    let firewalld = managers::withdraw(&Bus::System, &footprint).await.err();
+    let left: Vec<String> = failures.chain(obstacles).chain(firewalld).collect();
     anyhow::ensure!(
         left.is_empty(),
         "not everything could be removed: {}; then run it again",
@@ -89,6 +94,23 @@ pub(super) async fn sweep(config: &Config) -> anyhow::Result<Vec<PlannedChange>>
         "somebody else keeps putting back what was removed; stop that, then run it again"
     );
     Ok(changes)
+}
+
+/// What a service may have told firewalld. The kernel does not tell the port of the udp backend.
+fn footprint(state: &KernelState, scope: &Scope) -> Footprint {
+    let ours = state.links.values().filter(|link| link.marked);
+    let mut tunnels = ours.filter_map(|link| {
+        let LinkKind::Vxlan { underlay, port, .. } = &link.kind else {
+            return None;
+        };
+        let (uplink, port) = (underlay.clone(), *port);
+        Some(Tunnel { uplink, port })
+    });
+    Footprint {
+        network: scope.overlay,
+        tunnel: tunnels.next(),
+        ..Footprint::default()
+    }
 }
 
 fn is_within(interface: &Interface, subnet: Subnet) -> bool {

@@ -10,12 +10,15 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use errand::Errands;
+use managers::Managers;
 use pass::{Asker, Passes, Releaser, Renumberer, hint};
 
+use super::docker;
 use super::duty::{Duty, Post, Pulse};
 use super::faults::Code;
 use super::journal::Occasion;
 use super::machine::Machine;
+use super::managers::Desk;
 use super::memory::Identity;
 use super::notify::Notice;
 use super::signals::Signal;
@@ -27,6 +30,7 @@ use crate::config::Config;
 use crate::proxy::counters::Meter;
 
 mod errand;
+mod managers;
 mod pass;
 mod withdrawal;
 
@@ -42,6 +46,10 @@ pub(super) type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
 pub(super) type Facade =
     Box<dyn Fn(Ends, Pulse) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
+/// Looks after those who manage this host's network too, for ever.
+pub(super) type Attendant =
+    Box<dyn Fn(Desk, Pulse) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
 /// What a service is made of.
 pub(super) struct Parts<M, D> {
     pub(super) config: Config,
@@ -50,6 +58,7 @@ pub(super) struct Parts<M, D> {
     pub(super) machine: M,
     pub(super) store: D,
     pub(super) facade: Facade,
+    pub(super) attendant: Attendant,
 }
 
 /// The running service.
@@ -74,6 +83,7 @@ struct Daemon<M: Machine, D> {
     passes: Passes<M>,
     watch: Post,
     bus: Post,
+    managers: Managers,
     breath: Instant,
     ready: bool,
     /// The service manager waits for a reload to end.
@@ -115,6 +125,8 @@ pub(super) async fn run<M: Machine, D: Datastore>(parts: Parts<M, D>) {
             _ = tick.tick() => daemon.tick(),
             reason = daemon.watch.lapse() => daemon.lapsed(Duty::Watch, &reason),
             reason = daemon.bus.lapse() => daemon.lapsed(Duty::Bus, &reason),
+            reason = daemon.managers.post.lapse() => daemon.lapsed(Duty::Managers, &reason),
+            Ok(()) = daemon.managers.report.changed() => daemon.see_managers(),
             errand = daemon.errands.next() => daemon.came_back(errand),
             round = daemon.passes.rounds.next() => daemon.advance(round),
             () = at(daemon.relist_at) => daemon.list_again(),
@@ -162,6 +174,7 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         let facade = parts.facade;
         let bus = Box::new(move |pulse| facade(ends.clone(), pulse));
         let bus = Post::new(Duty::Bus, bus, machine.dice());
+        let managers = Managers::new(parts.attendant, machine.dice());
         let watch = watcher::post(&machine, &store, &relist, sightings);
         Self {
             errands: Errands::new(machine.dice()),
@@ -181,6 +194,7 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             relist_at: None,
             watch,
             bus,
+            managers,
             breath: Instant::now(),
             ready: false,
             reloading: false,
@@ -231,8 +245,7 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
 
     /// A duty has failed. It is begun anew by itself.
     fn lapsed(&mut self, duty: Duty, reason: &str) {
-        let text = format!("the duty \"{duty}\" {reason}; it is begun anew");
-        self.world.faults.note(Code::Lapse(duty), Some(text));
+        self.world.lapsed(duty, reason, self.machine.now());
         self.publish();
     }
 
@@ -248,7 +261,11 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             self.breath = Instant::now();
             self.world.faults.breathe();
         }
-        for (duty, post) in [(Duty::Watch, &mut self.watch), (Duty::Bus, &mut self.bus)] {
+        for (duty, post) in [
+            (Duty::Watch, &mut self.watch),
+            (Duty::Bus, &mut self.bus),
+            (Duty::Managers, &mut self.managers.post),
+        ] {
             if self.world.faults.has(Code::Lapse(duty)) && post.is_well() {
                 self.world.faults.clear(Code::Lapse(duty));
             }
@@ -258,8 +275,6 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         if broken {
             self.world.faults.note(Code::Proxy, breakdown);
         }
-        // no notification tells of it
-        self.see_forwarding(self.machine.forwards());
         self.passes.tick(broken);
         let contested = self.passes.contested();
         self.world.faults.note(Code::Contested, contested);
@@ -285,6 +300,10 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             },
             Command::Release(answer) => self.release(answer),
             Command::Cleanup(answer) => self.clean_up(answer),
+            Command::TakeBridge(answer) => match docker::bridge_to_take(&self.world) {
+                Ok(bridge) => self.passes.ask_to_reconcile(Asker::Bridge(bridge, answer)),
+                Err(reason) => drop(answer.send(Err(reason))),
+            },
             Command::SetLogLevel(level, answer) => drop(answer.send(self.set_log_level(level))),
         }
     }

@@ -1,8 +1,8 @@
 //! Keeps the udp data plane running as the plan wants it, or not at all.
 
 use crate::plan::ProxyPlan;
-use crate::proxy::Proxy;
 use crate::proxy::counters::Meter;
+use crate::proxy::{Proxy, Settings};
 
 /// The running data plane, if there is one.
 #[derive(Default)]
@@ -11,10 +11,19 @@ pub(super) struct DataPlane {
 }
 
 impl DataPlane {
-    /// Makes it run as planned. A new table is swapped in; other settings, and a data plane that
-    /// has failed, take a new start. Says whether it took one.
+    /// Makes it run as planned. A new table and whether sources are verified are swapped in; other
+    /// settings, and a data plane that has failed, take a new start. Says whether it took one.
     pub(super) fn run(&mut self, wanted: Option<&ProxyPlan>) -> Result<bool, String> {
-        let fits = |plan: &ProxyPlan| Some(&plan.settings) == wanted.map(|wanted| &wanted.settings);
+        let fits = |plan: &ProxyPlan| {
+            wanted.is_some_and(|wanted| {
+                let verify = plan.settings.verify;
+                let settings = Settings {
+                    verify,
+                    ..wanted.settings.clone()
+                };
+                plan.settings == settings
+            })
+        };
         if let Some(failure) = self.failure() {
             tracing::warn!(failure, "the udp data plane broke down; starting it anew");
             self.running = None;
@@ -29,6 +38,10 @@ impl DataPlane {
             if plan.table != wanted.table {
                 proxy.set_table(&wanted.table);
                 plan.table = wanted.table.clone();
+            }
+            if plan.settings.verify != wanted.settings.verify {
+                proxy.set_verify(wanted.settings.verify);
+                plan.settings.verify = wanted.settings.verify;
             }
             return Ok(false);
         }

@@ -172,7 +172,7 @@ async fn changed(status: &mut watch::Receiver<Status>) {
 }
 
 impl Bus {
-    fn builder(&self) -> connection::Builder<'_> {
+    pub(super) fn builder(&self) -> connection::Builder<'_> {
         match self {
             Self::System => connection::Builder::system(),
             Self::At(address) => connection::Builder::address(address.as_str()),

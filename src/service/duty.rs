@@ -30,6 +30,8 @@ pub(super) enum Duty {
     Reconcile,
     /// To be on D-Bus.
     Bus,
+    /// To have the managers of the host's network leave ours alone.
+    Managers,
 }
 
 impl Duty {
@@ -39,6 +41,7 @@ impl Duty {
             Self::Lease => "lease",
             Self::Reconcile => "reconcile",
             Self::Bus => "bus",
+            Self::Managers => "managers",
         }
     }
 
@@ -51,7 +54,7 @@ impl Duty {
             // ten lost races at three endpoints that do not answer
             Self::Lease => 120,
             Self::Reconcile => 60,
-            Self::Bus => 120,
+            Self::Bus | Self::Managers => 120,
         })
     }
 }

@@ -46,6 +46,12 @@ pub(super) enum Code {
     Peers,
     /// The kernel does not forward packets.
     Forwarding,
+    /// The packet filter is not as it should be.
+    Firewall,
+    /// Docker's containers are not as the overlay needs them.
+    Docker,
+    /// Another program of this host has its hands on what is ours.
+    ForeignManager,
     /// Somebody else keeps undoing what this service sets up.
     Contested,
     /// A duty has lapsed and was begun anew. While one stands the watchdog is not fed.
@@ -72,11 +78,15 @@ impl Code {
             Self::Backend => "backend",
             Self::Peers => "peers",
             Self::Forwarding => "forwarding",
+            Self::Firewall => "firewall",
+            Self::Docker => "docker",
+            Self::ForeignManager => "foreign-manager",
             Self::Contested => "contested",
             Self::Lapse(Duty::Watch) => "duty-watch",
             Self::Lapse(Duty::Lease) => "duty-lease",
             Self::Lapse(Duty::Reconcile) => "duty-reconcile",
             Self::Lapse(Duty::Bus) => "duty-bus",
+            Self::Lapse(Duty::Managers) => "duty-managers",
         }
     }
 }
@@ -102,6 +112,9 @@ impl Code {
             | Self::Backend
             | Self::Peers
             | Self::Forwarding
+            | Self::Firewall
+            | Self::Docker
+            | Self::ForeignManager
             | Self::Contested
             | Self::Lapse(_) => Occasion::FaultRaised,
         }

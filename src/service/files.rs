@@ -21,7 +21,7 @@ fn hint(error: &io::Error) -> &'static str {
     if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&kind) {
         "; make room on its disk"
     } else if kind == ErrorKind::ReadOnlyFilesystem {
-        "; mount it writable, or choose another place in [paths]"
+        "; mount it writable, or choose another place in [paths] or [docker]"
     } else if kind == ErrorKind::PermissionDenied {
         "; let the service's user write to its folder"
     } else {

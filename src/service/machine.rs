@@ -51,9 +51,6 @@ pub(super) trait Machine: Clone + Send + Sync + 'static {
     /// Waits for a signal. Cancel safe.
     fn signal(&self) -> impl Future<Output = Signal> + Send;
 
-    /// Whether the kernel forwards packets, as far as it can be read.
-    fn forwards(&self) -> bool;
-
     /// Makes the udp data plane run as planned, or not at all. Says whether it was begun anew.
     ///
     /// # Errors
@@ -149,11 +146,6 @@ impl Machine for Host {
             signals.poll(cx)
         })
         .await
-    }
-
-    fn forwards(&self) -> bool {
-        let forwards = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
-        forwards.map_or(true, |text| text.trim() == "1")
     }
 
     fn carry(&self, wanted: Option<&ProxyPlan>) -> Result<bool, String> {

@@ -12,6 +12,7 @@ use super::dbus;
 use super::dry_run;
 use super::journal::{Log, Occasion, Valve};
 use super::machine::Host;
+use super::managers;
 use super::memory::{Memory, host_name};
 use super::status::PlannedChange;
 use crate::cluster::datastore::{Datastore, StoreError};
@@ -144,6 +145,9 @@ fn serve<D: Datastore>(
         let facade = |ends: Ends, pulse| -> Pin<Box<dyn Future<Output = ()> + Send>> {
             Box::pin(dbus::serve(ends, pulse))
         };
+        let attendant = |desk, pulse| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(managers::attend_on(dbus::Bus::System, desk, pulse))
+        };
         let parts = Parts {
             config,
             identity,
@@ -151,6 +155,7 @@ fn serve<D: Datastore>(
             machine,
             store,
             facade: Box::new(facade),
+            attendant: Box::new(attendant),
         };
         daemon::run(parts).await;
         Ok(())

@@ -59,9 +59,29 @@ pub struct Status {
     pub last_reconcile_usec: Option<u64>,
     /// How many rows were put right that somebody else had changed.
     pub repairs: u64,
+    /// What this host is to be beyond its links; `None` before a lease is held.
+    #[serde(default)]
+    pub provision: Option<Provision>,
     /// What was moved and dropped; only in an answer, and only if the service moves packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
+}
+
+/// What the service provides on this host beyond links and routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provision {
+    /// The bridge for containers, if the service has it in hand.
+    pub bridge: Option<String>,
+    /// The UDP port of the tunnel; `None` for a backend without one.
+    pub tunnel_port: Option<u16>,
+    /// Whether what containers send to the outside is masqueraded.
+    pub masquerade: bool,
+    /// Whether the packet filter is told to let pass what containers send and get.
+    pub forward: bool,
+    /// Where `subnet.env` is.
+    pub subnet_env: String,
+    /// Where `docker.env` is.
+    pub docker_env: String,
 }
 
 /// How far the service has come.
@@ -272,6 +292,9 @@ pub enum Command {
     /// Take no further part in the network and remove all that is ours from this host; the lease
     /// stays. Answers with what was removed.
     Cleanup(oneshot::Sender<Result<Vec<PlannedChange>, String>>),
+    /// Make the containers' bridge ours, whoever has given it addresses; answers with what was
+    /// changed on it.
+    TakeBridge(oneshot::Sender<Result<Vec<PlannedChange>, String>>),
     /// Log at this level from now on, until the service ends.
     SetLogLevel(String, oneshot::Sender<Result<(), String>>),
 }

@@ -9,9 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::kernel::change::Change;
+use crate::kernel::firewall::Step;
 
 /// So many repairs of one row are a dispute.
 const ROUNDS: u32 = 3;
+/// So many of our rules in somebody else's chain are. A dockerd that starts inserts rule after rule
+/// before them, and an administrator may start it a second time.
+const PASS_ROUNDS: u32 = 10;
 /// After this long without a repair of it a row's dispute is over. Longer than any pause in one.
 const QUIET: Duration = Duration::from_secs(18);
 /// The pauses between repairs in a dispute double up to this.
@@ -72,24 +76,29 @@ impl Strife {
 
     /// What is in dispute, for people.
     pub(super) fn text(&self) -> Option<String> {
-        let what = if let Some((row, rounds)) = self.worst() {
-            format!("{rounds} times by now: \"{row}\"")
+        let (row, what) = if let Some((row, rounds, _)) = self.worst() {
+            (row, format!("{rounds} times by now"))
         } else if self.repairs >= MANY {
             let (row, _) = self.rows.iter().max_by_key(|(_, row)| row.last)?;
-            format!("ever other rows, the last of them: \"{row}\"")
+            (row, "ever other rows, the last of them".to_owned())
         } else {
             return None;
         };
+        let monitor = if matches!(row, Change::Firewall(_)) {
+            "nft monitor"
+        } else {
+            "ip monitor"
+        };
         Some(format!(
-            "somebody else keeps undoing what this service sets up, {what}; find out who also \
-             manages it (`ip monitor` shows it happen)"
+            "somebody else keeps undoing what this service sets up, {what}: \"{row}\"; find out \
+             who also manages it (`{monitor}` shows it happen)"
         ))
     }
 
     /// How long to leave things as they are after the last repair.
     pub(super) fn pause(&self) -> Duration {
-        let by_row = self.worst().map_or(Duration::ZERO, |(_, rounds)| {
-            let doubled = 1u64 << (rounds - ROUNDS).min(10);
+        let by_row = self.worst().map_or(Duration::ZERO, |(_, _, beyond)| {
+            let doubled = 1u64 << beyond.min(10);
             Duration::from_secs(doubled).min(LONGEST)
         });
         let by_number = if self.repairs >= MANY {
@@ -100,16 +109,28 @@ impl Strife {
         by_row.max(by_number)
     }
 
-    fn worst(&self) -> Option<(&Change, u32)> {
-        let rows = self.rows.iter().map(|(change, row)| (change, row.rounds));
-        rows.filter(|(_, rounds)| *rounds >= ROUNDS)
-            .max_by_key(|(_, rounds)| *rounds)
+    /// The row that is most in dispute, its repairs, and those of them that came after it was one.
+    fn worst(&self) -> Option<(&Change, u32, u32)> {
+        let rows = self.rows.iter().filter_map(|(change, row)| {
+            let beyond = row.rounds.checked_sub(rounds_of_dispute(change))?;
+            Some((change, row.rounds, beyond))
+        });
+        rows.max_by_key(|(_, _, beyond)| *beyond)
+    }
+}
+
+const fn rounds_of_dispute(row: &Change) -> u32 {
+    if matches!(row, Change::Firewall(Step::PutPasses(..))) {
+        PASS_ROUNDS
+    } else {
+        ROUNDS
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::firewall::{ForeignChain, Step};
 
     fn row(name: &str) -> Change {
         Change::DelLink(name.to_owned())
@@ -126,11 +147,22 @@ mod tests {
         strife.repaired(&[row("b")], now);
         let text = strife.text().unwrap();
         assert!(text.contains("3 times by now: \"delete link b\""), "{text}");
+        assert!(text.contains("`ip monitor`"), "{text}");
         assert_eq!(strife.pause(), Duration::from_secs(1));
         for _ in 0..40 {
             strife.repaired(&[row("b")], now);
         }
         assert_eq!(strife.pause(), LONGEST);
+    }
+
+    #[test]
+    fn a_dispute_about_the_packet_filter_is_seen_with_another_program() {
+        let mut strife = Strife::default();
+        for _ in 0..ROUNDS {
+            strife.repaired(&[Change::Firewall(Step::DelTable)], Instant::now());
+        }
+        let text = strife.text().unwrap();
+        assert!(text.contains("`nft monitor`"), "{text}");
     }
 
     #[test]
@@ -146,6 +178,25 @@ mod tests {
         assert!(strife.text().is_some());
         strife.aged(now + QUIET + Duration::from_secs(1));
         assert_eq!((strife.text(), strife.pause()), (None, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_dockerd_that_starts_is_no_dispute_but_one_that_never_ends_is() {
+        let mut strife = Strife::default();
+        let mut now = Instant::now();
+        let passes = Change::Firewall(Step::PutPasses(ForeignChain::FilterForward, Vec::new()));
+        for _ in 1..PASS_ROUNDS {
+            now += FORGIVENESS;
+            strife.repaired(std::slice::from_ref(&passes), now);
+            assert_eq!((strife.text(), strife.pause()), (None, Duration::ZERO));
+        }
+        strife.repaired(&[passes, row("a")], now);
+        let text = strife.text().unwrap();
+        assert!(
+            text.contains("10 times by now: \"delete rules of ours"),
+            "{text}"
+        );
+        assert_eq!(strife.pause(), Duration::from_secs(1));
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl World {
         self.faults
             .note(Code::Config, restart.then(|| text.to_owned()));
         (config.node.name, config.datastore, config.paths.state) = fixed(&self.config);
-        self.abandon(&config.paths);
+        self.abandon(&config);
         self.config = config;
         self.rival = Rival::Welcome;
         self.take_part();
@@ -296,6 +296,9 @@ impl World {
             bridge: docker.manage_bridge.then(|| docker.bridge.clone()),
             subnet_env: self.config.paths.subnet_env.clone(),
             docker_env: self.config.paths.docker_env.clone(),
+            daemon_json: docker.daemon_json.clone(),
+            firewall: self.config.firewall,
+            repair: self.config.host.repair,
             tuning: self.config.udp,
         })
     }

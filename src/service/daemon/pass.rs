@@ -8,18 +8,20 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use agenda::{Made, Planned, RETRY, Round, Sight};
+use agenda::{Made, Planned, RETRY, Round};
 use outcome::{is_reached, lacks_a_device};
 
 use super::Daemon;
 use crate::cluster::datastore::Datastore;
+use crate::kernel::KernelError;
 use crate::kernel::reconcile::Reconciler;
-use crate::kernel::uplink::Preference;
+use crate::kernel::uplink::{Interfaces, Preference};
 use crate::service::dry_run;
 use crate::service::duty::{Duty, Ended};
 use crate::service::faults::Code;
 use crate::service::journal::Occasion;
 use crate::service::machine::Machine;
+use crate::service::managers::seen;
 use crate::service::notify::Notice;
 
 pub(super) use agenda::{Asker, Passes, Releaser, Renumberer, hint};
@@ -75,17 +77,11 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
     }
 
     fn look(&mut self, mut kernel: Reconciler<M::Kernel>) {
-        let machine = self.machine.clone();
         let preference: Preference = self.world.config.node.preference();
         self.passes.rounds.begin(async move {
             kernel.doubt();
             let interfaces = M::interfaces(kernel.kernel(), &preference).await;
-            let forwards = machine.forwards();
-            let sight = Sight {
-                interfaces,
-                forwards,
-            };
-            Round::Looked(kernel, sight)
+            Round::Looked(kernel, interfaces)
         });
     }
 
@@ -117,9 +113,9 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                 self.passes.due_at(Instant::now());
                 self.conclude(false);
             }
-            Ended::Done(Round::Looked(kernel, sight)) => {
+            Ended::Done(Round::Looked(kernel, interfaces)) => {
                 self.world.faults.clear(Code::Lapse(Duty::Reconcile));
-                self.looked_at(sight);
+                self.looked_at(interfaces);
                 self.passes.looked = Instant::now();
                 self.make(kernel);
             }
@@ -143,8 +139,8 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         }
     }
 
-    fn looked_at(&mut self, sight: Sight) {
-        match sight.interfaces {
+    fn looked_at(&mut self, interfaces: Result<Interfaces, KernelError>) {
+        match interfaces {
             Ok(interfaces) => {
                 if self.world.uplink_seen(&interfaces, self.machine.now()) {
                     self.store.reconnect();
@@ -158,14 +154,6 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                 self.passes.due_at(Instant::now() + RETRY);
             }
         }
-        self.see_forwarding(sight.forwards);
-    }
-
-    pub(super) fn see_forwarding(&mut self, forwards: bool) {
-        let text = "the kernel forwards no packets, so containers reach no other node; \
-                    run: sysctl -w net.ipv4.ip_forward=1";
-        let fault = (!forwards).then(|| text.to_owned());
-        self.world.faults.note(Code::Forwarding, fault);
     }
 
     /// Data plane, kernel, files, in this order: the first makes a device that the second sets
@@ -178,6 +166,8 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
         }
         let planned = self.world.plan();
         let planned = planned.and_then(|plan| Some((self.world.scope(&plan)?, plan)));
+        // for this pass alone: what becomes of the bridge later is looked at anew
+        let claimed = self.passes.attending.iter().find_map(Asker::claim);
         let Some((scope, plan)) = planned else {
             self.passes.plan = None;
             self.passes.peers = Arc::default();
@@ -186,11 +176,13 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
             self.answer(None);
             return;
         };
-        let plan = Arc::new(plan);
+        let (scope, plan) = (scope.claiming(claimed), Arc::new(plan));
+        self.managers.tell(&plan.footprint);
         self.passes.plan = Some(plan.clone());
         self.passes.peers = Arc::new(self.world.peers(&plan));
         let machine = self.machine.clone();
         let asked = !self.passes.attending.is_empty();
+        let mut managers = self.managers.report.clone();
         self.passes.rounds.begin(async move {
             let before = match asked {
                 true => Some(dry_run::pending(kernel.kernel(), &plan, &scope).await),
@@ -208,12 +200,19 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                 // renamed or moved away with the data plane attached: the next go makes another
                 drop(machine.carry(None));
             }
-            let reached = proxy.is_ok() && report.as_ref().is_ok_and(is_reached);
+            let reached = proxy.is_ok()
+                && report
+                    .as_ref()
+                    .is_ok_and(|report| is_reached(report, &plan));
             let mut files = plan.files.iter().filter(|_| reached);
             let files = files.try_for_each(|(path, text)| machine.write(path, text));
             let mut obsolete = plan.obsolete.iter();
             let files = files
                 .and_then(|()| obsolete.try_for_each(|(path, about)| machine.remove(path, *about)));
+            if asked && plan.is_empty() {
+                // whoever waits for that may stop this service next
+                seen(&mut managers, &plan.footprint).await;
+            }
             let made = Made {
                 before,
                 proxy,

@@ -27,6 +27,7 @@ pub(super) enum Action {
     Renumber,
     Release,
     Cleanup,
+    TakeBridge,
 }
 
 /// What one caller wants to do.
@@ -57,6 +58,7 @@ impl Action {
             Self::Renumber => "org.flannelrs.Flannel1.renumber",
             Self::Release => "org.flannelrs.Flannel1.release",
             Self::Cleanup => "org.flannelrs.Flannel1.cleanup",
+            Self::TakeBridge => "org.flannelrs.Flannel1.take-bridge",
         }
     }
 }

@@ -8,12 +8,14 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, interface};
 
-use super::authority::{Action, Request};
-use super::orders::{self, Orders};
+use super::authority::Action;
+use super::orders::Orders;
 use super::refusal::Refusal;
 use super::{optional, pairs, text};
 use crate::proxy::counters::Meter;
 use crate::service::status::{Command, Status, Traffic};
+
+mod guarded;
 
 /// This node on the bus. Only `&self` methods and a shared status: a method that waits for the
 /// service keeps zbus's lock on the object, and must not hold up the properties.
@@ -96,26 +98,7 @@ impl Manager {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String, Refusal> {
-        let asked = match subnet {
-            "" => None,
-            text => Some(orders::subnet(text)?),
-        };
-        let named = asked.map(|subnet| subnet.to_string());
-        let mut details = BTreeMap::new();
-        if let Some(subnet) = &named {
-            details.insert("subnet", subnet.as_str());
-            details.insert("polkit.message", "Authentication is required to move the containers of this host to the subnet $(subnet).");
-        }
-        let request = Request {
-            action: Action::Renumber,
-            details,
-            call: &call,
-            connection,
-        };
-        self.orders.allow(request).await?;
-        let renumber = |answer| Command::Renumber(asked, answer);
-        let taken = self.orders.ask(renumber).await??;
-        Ok(taken.to_string())
+        self.move_to(subnet, &call, connection).await
     }
 
     /// Give the lease back and take no further part in the network: remove from this host all
@@ -136,31 +119,7 @@ impl Manager {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<String, Refusal> {
-        let current = || self.current.borrow().subnet.as_deref().map(text);
-        let subnet = current();
-        let mut details = BTreeMap::new();
-        if let Some(subnet) = &subnet {
-            details.insert("subnet", subnet.as_str());
-            details.insert("polkit.message", "Authentication is required to give the subnet $(subnet) back and to take this host out of the overlay network.");
-        }
-        let request = Request {
-            action: Action::Release,
-            details,
-            call: &call,
-            connection,
-        };
-        self.orders.allow(request).await?;
-        let now = current();
-        if now != subnet {
-            let named = |subnet: &Option<String>| subnet.clone().unwrap_or("none".to_owned());
-            return Err(Refusal::Failed(format!(
-                "nothing was released: the subnet was {} when it was asked for, and is {} now; call again",
-                named(&subnet),
-                named(&now)
-            )));
-        }
-        let released = self.orders.ask(Command::Release).await??;
-        Ok(released.to_string())
+        self.give_back(&call, connection).await
     }
 
     /// Remove from this host all that is the service's, its interfaces, routes and files, and
@@ -183,6 +142,28 @@ impl Manager {
         self.allow(Action::Cleanup, &call, connection).await?;
         let removed = self.orders.ask(Command::Cleanup).await??;
         Ok(pairs(removed))
+    }
+
+    /// Make the bridge for containers the service's own, whoever has given it addresses: remove
+    /// those, give it this node's address and MTU. Answers with what was changed on it, in the
+    /// form of Reconcile. Nothing about containers is changed: those that run have to be started
+    /// again, and Docker puts its own address back unless it is told ours (docs/docker.md).
+    ///
+    /// Errors: Failed (the bridge is the service's and as it should be, manage-bridge is false, no
+    /// lease is held, the kernel refused a change, or the service is too busy).
+    ///
+    /// Root may call it; others need the polkit action org.flannelrs.Flannel1.take-bridge, and get
+    /// NotAuthorized, or InteractiveAuthorizationRequired where a password would do and the call
+    /// does not allow to ask for it.
+    #[zbus(out_args("changes"))]
+    async fn take_bridge(
+        &self,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<(String, String)>, Refusal> {
+        self.allow(Action::TakeBridge, &call, connection).await?;
+        let changes = self.orders.ask(Command::TakeBridge).await??;
+        Ok(pairs(changes))
     }
 
     /// Log at this level until the service ends: "error", "warn", "info", "debug" or "trace", or
@@ -371,24 +352,6 @@ impl Manager {
     #[zbus(property)]
     fn repair_count(&self) -> u64 {
         self.published.borrow().repairs
-    }
-}
-
-impl Manager {
-    /// For an action of which there is no more to say than its name.
-    async fn allow(
-        &self,
-        action: Action,
-        call: &Header<'_>,
-        connection: &Connection,
-    ) -> Result<(), Refusal> {
-        let request = Request {
-            action,
-            details: BTreeMap::new(),
-            call,
-            connection,
-        };
-        self.orders.allow(request).await
     }
 }
 

@@ -101,6 +101,7 @@ fn status() -> Status {
         interfaces: Arc::default(),
         last_reconcile_usec: None,
         repairs: 0,
+        provision: None,
         traffic: None,
     }
 }

@@ -25,6 +25,7 @@ use crate::kernel::diff::diff;
 use crate::plan;
 use crate::service::daemon::{self, Ends, Parts};
 use crate::service::duty::Pulse;
+use crate::service::managers::Desk;
 use crate::service::status::{Command, News, State, Status};
 
 /// Nodes on one datastore.
@@ -189,6 +190,9 @@ impl Node {
                 }
             })
         };
+        let attendant = |desk: Desk, pulse: Pulse| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(desk.alone(pulse))
+        };
         let parts = Parts {
             config: config(),
             identity: machine.identity(),
@@ -198,6 +202,7 @@ impl Node {
             machine,
             store: self.line.clone(),
             facade: Box::new(facade),
+            attendant: Box::new(attendant),
         };
         self.service = Some(tokio::spawn(daemon::run(parts)));
     }
@@ -284,6 +289,9 @@ impl Node {
             bridge: Some("docker0".to_owned()),
             subnet_env: "/run/flannel/subnet.env".into(),
             docker_env: "/run/flannel/docker.env".into(),
+            daemon_json: None,
+            firewall: Default::default(),
+            repair: false,
             tuning: Default::default(),
         };
         let plan = plan::plan(&node, view.peers(subnet));

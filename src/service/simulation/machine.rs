@@ -15,6 +15,7 @@ use crate::cluster::subnet::Subnet;
 use crate::config::log_level;
 use crate::kernel::change::Change;
 use crate::kernel::fake::Fake;
+use crate::kernel::firewall::ForeignChain;
 use crate::kernel::state::{KernelState, Link, LinkKind, PROTOCOL, Route, RouteKey};
 use crate::kernel::uplink::{DefaultRoute, Interface, InterfaceAddress, Interfaces, Preference};
 use crate::kernel::{Failure, Kernel, KernelError, Scope};
@@ -67,6 +68,8 @@ pub(super) enum KernelTrouble {
     Hung,
     /// Whoever asks it dies.
     Deadly,
+    /// It refuses whatever concerns the packet filter.
+    Unfiltered,
 }
 
 /// A handle on the machine's kernel.
@@ -88,6 +91,8 @@ impl MadeUp {
         }
         let (key, route) = foreign_route();
         state.routes.insert(key, route);
+        let passes = &mut state.firewall.passes;
+        passes.insert(ForeignChain::FilterForward, Vec::new());
         Self {
             state: Arc::new(Mutex::new(State {
                 kernel: Fake::new(state),
@@ -156,7 +161,11 @@ impl MadeUp {
         let nexthops = kernel.nexthops.keys().map(|id| format!("nexthop {id}"));
         let files = state.files.keys().map(|path| path.display().to_string());
         let proxy = state.proxy.iter().map(|_| "the data plane".to_owned());
+        let table = kernel.firewall.table.iter().map(|_| "the table".to_owned());
+        let passes = kernel.firewall.passes.values().flatten();
+        let passes = passes.map(|rule| format!("pass {:?}", rule.matches));
         let rows = links.chain(routes).chain(nexthops);
+        let rows = rows.chain(table).chain(passes);
         rows.chain(files).chain(proxy).collect()
     }
 
@@ -167,7 +176,9 @@ impl MadeUp {
         let links = FOREIGN_LINKS
             .iter()
             .all(|(name, _)| kernel.links.contains_key(*name));
-        links && kernel.routes.get(&key) == Some(&route)
+        let passes = &kernel.firewall.passes;
+        let chain = passes.contains_key(&ForeignChain::FilterForward);
+        links && chain && kernel.routes.get(&key) == Some(&route)
     }
 }
 
@@ -223,16 +234,25 @@ impl Kernel for MadeUpKernel {
             state.applied += changes.len();
             std::mem::replace(&mut state.kernel, Fake::new(KernelState::default()))
         };
-        let result = kernel.apply(changes).await;
+        let refuses = self.0.state().trouble == KernelTrouble::Unfiltered;
+        let of_filter = |change: &Change| matches!(change, Change::Firewall(_));
+        let is_refused = |change: &&Change| refuses && of_filter(change);
+        let (refused, made): (Vec<_>, Vec<_>) = changes.iter().partition(is_refused);
+        let made: Vec<Change> = made.into_iter().cloned().collect();
+        let result = kernel.apply(&made).await;
         self.0.state().kernel = kernel;
-        result
+        let refused = refused.into_iter().map(|change| Failure {
+            change: change.clone(),
+            reason: "refused".to_owned(),
+        });
+        result.map(|failures| failures.into_iter().chain(refused).collect())
     }
 }
 
 async fn trouble(machine: &MadeUp) {
     let trouble = machine.state().trouble;
     match trouble {
-        KernelTrouble::None => {}
+        KernelTrouble::None | KernelTrouble::Unfiltered => {}
         KernelTrouble::Hung => std::future::pending().await,
         // no message and no backtrace, of which there would be thousands
         KernelTrouble::Deadly => std::panic::resume_unwind(Box::new("the kernel is deadly")),
@@ -262,10 +282,6 @@ impl Machine for MadeUp {
     async fn signal(&self) -> Signal {
         self.reload.notified().await;
         Signal::Reload
-    }
-
-    fn forwards(&self) -> bool {
-        true
     }
 
     /// As the real data plane does: it makes the device, and leaves it behind.

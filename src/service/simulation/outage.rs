@@ -1,4 +1,4 @@
-//! The datastore is away for longer than any lease lives.
+//! The datastore is away for longer than any lease lives, or the kernel's packet filter.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::cluster::{Cluster, Node};
 use super::in_virtual_time;
+use super::machine::KernelTrouble;
 use super::store::Trouble;
 use crate::service::status::State;
 
@@ -84,6 +85,36 @@ fn a_node_that_was_cut_off_for_twenty_five_hours_comes_back_with_its_subnet() {
         sleep(Duration::from_secs(60)).await;
         assert_eq!(cluster.complaints().await, [""; 0]);
         assert_eq!(self::subnets(&cluster), subnets);
+    });
+}
+
+/// A node without a packet filter takes part and says what is wrong; once there is one it is used.
+#[test]
+fn a_kernel_without_a_packet_filter_holds_up_nobody() {
+    in_virtual_time(async {
+        for shows_itself in [true, false] {
+            let mut cluster = Cluster::new(3, "", &mut StdRng::seed_from_u64(25));
+            cluster.configure(NETWORK).await;
+            cluster.repair();
+            let machine = cluster.nodes[0].machine.clone();
+            machine.fumble(|state| {
+                state.trouble = KernelTrouble::Unfiltered;
+                state.kernel.state.firewall.refusal = (!shows_itself).then(|| "no".to_owned());
+            });
+            sleep(Duration::from_secs(60)).await;
+            assert!(machine.state().ready);
+            let status = cluster.nodes[0].status().unwrap();
+            assert_eq!(status.state, State::Degraded);
+            assert_eq!(codes(&cluster), [vec!["firewall"], vec![], vec![]]);
+            let text = &status.faults[0].text;
+            assert!(text.contains("cannot be used") != shows_itself, "{text}");
+            machine.fumble(|state| {
+                state.trouble = KernelTrouble::None;
+                state.kernel.state.firewall.refusal = None;
+            });
+            sleep(Duration::from_secs(60)).await;
+            assert_eq!(cluster.complaints().await, [""; 0]);
+        }
     });
 }
 

@@ -13,6 +13,7 @@ use super::departure;
 use super::machine::{KernelTrouble, State, interfaces};
 use super::store::Trouble;
 use crate::cluster::subnet::Subnet;
+use crate::kernel::firewall::{Firewall, Rule, Set};
 use crate::kernel::state::{LinkKind, PROTOCOL, Route, RouteKey};
 use crate::mac::Mac;
 
@@ -287,7 +288,7 @@ fn fumble(state: &mut State, who: usize, dice: &mut impl Rng) -> String {
 }
 
 fn fumble_more(state: &mut State, link: &str, who: usize, dice: &mut impl Rng) -> String {
-    match dice.random_range(0..3) {
+    match dice.random_range(0..4) {
         0 => {
             let host = 60 + who * 30 + dice.random_range(0..30);
             state.interfaces = interfaces(&format!("192.168.1.{host}/24"));
@@ -302,15 +303,43 @@ fn fumble_more(state: &mut State, link: &str, who: usize, dice: &mut impl Rng) -
             }
             format!("{link} learns")
         }
+        2 => fumble_with_rules(&mut state.kernel.state.firewall, dice),
         _ => {
             state.trouble = *[
                 KernelTrouble::None,
                 KernelTrouble::Hung,
                 KernelTrouble::Deadly,
+                KernelTrouble::Unfiltered,
             ]
             .choose(dice)
             .unwrap();
             format!("the kernel is {:?}", state.trouble)
         }
     }
+}
+
+fn fumble_with_rules(firewall: &mut Firewall, dice: &mut impl Rng) -> String {
+    let what = dice.random_range(0..4);
+    if what == 0 {
+        firewall.table = None;
+    }
+    for rules in firewall.passes.values_mut().filter(|_| what < 2) {
+        rules.clear();
+    }
+    for rules in firewall.passes.values_mut().filter(|_| what == 2) {
+        rules.insert(0, Rule::STRANGER);
+    }
+    for table in firewall.table.iter_mut().filter(|_| what == 3) {
+        table
+            .sets
+            .values_mut()
+            .for_each(|set| *set = Set::Hosts([].into()));
+    }
+    let texts = [
+        "flush ruleset",
+        "iptables -F",
+        "a rule before ours",
+        "no peers in sets",
+    ];
+    texts[what].to_owned()
 }

@@ -11,7 +11,7 @@ use super::cluster::{Cluster, Node};
 use super::in_virtual_time;
 use super::machine::SUBNET_ENV;
 use super::store::Trouble;
-use crate::kernel::state::PROTOCOL;
+use crate::kernel::state::{PROTOCOL, Port};
 use crate::service::journal::overheard;
 use crate::service::machine::Machine;
 use crate::service::status::{Command, News, PlannedChange, State, Status};
@@ -164,7 +164,8 @@ fn a_bridge_in_use_is_named_and_goes_when_it_is_free() {
         let plugged = |node: &Node| {
             node.machine.fumble(|state| {
                 let ports = &mut state.kernel.state.ports;
-                ports.insert("veth1".to_owned(), "docker0".to_owned());
+                let (bridge, mtu) = ("docker0".to_owned(), 1450);
+                ports.insert("veth1".to_owned(), Port { bridge, mtu });
             });
         };
         let is_told = |node: &Node, error: String| {

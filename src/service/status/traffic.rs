@@ -28,6 +28,8 @@ pub struct Traffic {
     pub dropped_other_version: u64,
     /// Dropped: the time to live was over.
     pub dropped_expired: u64,
+    /// Dropped: from another host than the one whose subnet the source is of.
+    pub dropped_spoofed: u64,
     /// Dropped: longer than the MTU of the device or than a datagram can be.
     pub dropped_too_big: u64,
     /// Dropped: longer than the path to the peer carries, and not to be fragmented.
@@ -68,7 +70,7 @@ pub struct PeerTraffic {
 impl Traffic {
     /// Each number by its name on D-Bus. Those of packets that were dropped start with `dropped-`.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u64); 16] {
+    pub const fn named(&self) -> [(&'static str, u64); 17] {
         [
             ("sent-packets", self.sent_packets),
             ("sent-bytes", self.sent_bytes),
@@ -78,6 +80,7 @@ impl Traffic {
             ("dropped-malformed", self.dropped_malformed),
             ("dropped-other-version", self.dropped_other_version),
             ("dropped-expired", self.dropped_expired),
+            ("dropped-spoofed", self.dropped_spoofed),
             ("dropped-too-big", self.dropped_too_big),
             ("dropped-too-big-for-path", self.dropped_too_big_for_path),
             ("dropped-buffer-full", self.dropped_buffer_full),
@@ -116,6 +119,7 @@ impl From<Counters> for Traffic {
             dropped_malformed: counters.malformed,
             dropped_other_version: counters.other_version,
             dropped_expired: counters.expired,
+            dropped_spoofed: counters.spoofed,
             dropped_too_big: counters.too_big,
             dropped_too_big_for_path: counters.too_big_for_path,
             dropped_buffer_full: counters.buffer_full,

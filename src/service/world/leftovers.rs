@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::World;
 use crate::cluster::subnet::Subnet;
-use crate::config::Paths;
+use crate::config::Config;
 
 impl World {
     /// These files have been removed, where they were ours.
@@ -18,22 +18,18 @@ impl World {
     }
 
     /// The files go elsewhere from now on.
-    pub(super) fn abandon(&mut self, next: &Paths) {
-        let Paths {
-            subnet_env,
-            docker_env,
-            state: _,
-        } = &self.config.paths;
+    pub(super) fn abandon(&mut self, next: &Config) {
         match &self.withdrawn {
             // those that have been removed are not ours any more
             Some(remains) => self.abandoned.extend(remains.plan.obsolete.clone()),
             None => {
                 let own = self.subnet().or_else(|| self.identity.left_behind());
-                let former = [subnet_env, docker_env].map(PathBuf::clone);
-                let former = former.into_iter().filter_map(|path| Some((path, own?)));
+                let former = self.config.files_for_others();
+                let former = former.filter_map(|path| Some((path.clone(), own?)));
                 self.abandoned.extend(former);
             }
         }
-        (self.abandoned).retain(|path, _| ![&next.subnet_env, &next.docker_env].contains(&path));
+        let is_left = |path: &PathBuf| next.files_for_others().all(|other| other != path);
+        self.abandoned.retain(|path, _| is_left(path));
     }
 }

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use super::{Tenure, World};
 use crate::cluster::lease::Lease;
+use crate::cluster::network::Backend;
 use crate::cluster::subnet::Subnet;
-use crate::plan::{Path, Plan};
+use crate::plan::{Node, Path, Plan};
 use crate::service::faults::Code;
-use crate::service::status::{DatastoreStatus, GarbageStatus, PeerPath, PeerStatus, State, Status};
+use crate::service::status::{
+    DatastoreStatus, GarbageStatus, PeerPath, PeerStatus, Provision, State, Status,
+};
 
 impl World {
     /// All of it, for outsiders.
@@ -26,7 +29,7 @@ impl World {
             subnet: self.subnet().map(|subnet| subnet.to_string()),
             interface: self.uplink.as_ref().map(|uplink| uplink.name.clone()),
             public_ip: self.uplink.as_ref().map(|uplink| uplink.public_ip),
-            mtu: node.map_or(0, |node| node.mtu()),
+            mtu: node.as_ref().map_or(0, Node::mtu),
             lease_expires_usec: self.tenure.as_ref().and_then(Tenure::expires_usec),
             datastore: DatastoreStatus {
                 name: self.store_name.clone(),
@@ -47,6 +50,7 @@ impl World {
                 .collect(),
             last_reconcile_usec: None,
             repairs: 0,
+            provision: node.as_ref().map(provision),
             traffic: None,
         }
     }
@@ -78,6 +82,21 @@ impl World {
         let leases = self.view.records().map(|record| &record.lease);
         let others = leases.filter(|lease| own.is_none_or(|own| lease.subnet.v4() != own.v4()));
         others.map(peer).collect()
+    }
+}
+
+fn provision(node: &Node) -> Provision {
+    Provision {
+        bridge: node.bridge.clone(),
+        tunnel_port: match &node.network.backend {
+            Backend::HostGw => None,
+            Backend::Vxlan(vxlan) => Some(vxlan.port),
+            Backend::Udp { port, .. } => Some(*port),
+        },
+        masquerade: node.firewall.masquerade,
+        forward: node.firewall.forward,
+        subnet_env: node.subnet_env.display().to_string(),
+        docker_env: node.docker_env.display().to_string(),
     }
 }
 

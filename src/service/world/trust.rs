@@ -9,6 +9,7 @@ use crate::cluster::datastore::{Event, Revision, Snapshot, StoreError, lease_key
 use crate::cluster::subnet::Subnet;
 use crate::cluster::view::Record;
 use crate::service::clock::Moment;
+use crate::service::duty::Duty;
 use crate::service::faults::Code;
 use crate::service::journal::Occasion;
 
@@ -228,6 +229,16 @@ impl World {
             if now.since_boot.saturating_sub(at) <= BURST {
                 self.view.restore(record);
             }
+        }
+    }
+
+    /// A duty has lapsed. Where nobody watches the datastore, only the next list will tell what has
+    /// happened to it.
+    pub(in crate::service) fn lapsed(&mut self, duty: Duty, reason: &str, now: Moment) {
+        let text = format!("the duty \"{duty}\" {reason}; it is begun anew");
+        self.faults.note(Code::Lapse(duty), Some(text));
+        if duty == Duty::Watch {
+            self.trust.lost.get_or_insert(now.since_boot);
         }
     }
 

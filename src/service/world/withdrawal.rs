@@ -132,7 +132,7 @@ impl World {
         let network = self.network.as_ref().map(|network| network.net);
         let subnet = self.subnet().or_else(|| self.identity.left_behind());
         let nets = [network, self.former()];
-        let mut remains = Remains::new(&self.config.paths, subnet, nets);
+        let mut remains = Remains::new(&self.config, subnet, nets);
         remains.plan.obsolete.extend(self.abandoned.clone());
         self.withdrawn = Some(remains);
         self.clear_a_members_faults();

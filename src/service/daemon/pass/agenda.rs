@@ -13,6 +13,7 @@ use crate::kernel::KernelError;
 use crate::kernel::reconcile::{Reconciler, Report};
 use crate::kernel::uplink::Interfaces;
 use crate::plan::Plan;
+use crate::service::docker;
 use crate::service::duty::{Duty, Rounds};
 use crate::service::files::FileError;
 use crate::service::machine::Machine;
@@ -46,6 +47,8 @@ pub(in crate::service::daemon) type Renumberer = oneshot::Sender<Result<Subnet, 
 pub(in crate::service::daemon) enum Asker {
     /// Wants to know what was changed.
     Changes(oneshot::Sender<Planned>),
+    /// Wants this bridge to be ours, whoever has it, and to know what was changed on it.
+    Bridge(String, oneshot::Sender<Planned>),
     /// Wants to know that nothing of this subnet is left.
     Departure(Subnet, Releaser),
     /// Wants to know that all is there for this subnet.
@@ -53,10 +56,22 @@ pub(in crate::service::daemon) enum Asker {
 }
 
 impl Asker {
+    /// The bridge that it wants to be ours.
+    pub(super) fn claim(&self) -> Option<String> {
+        match self {
+            Self::Bridge(bridge, _) => Some(bridge.clone()),
+            Self::Changes(_) | Self::Departure(..) | Self::Arrival(..) => None,
+        }
+    }
+
     /// One that has gone away is nobody's concern.
     pub(super) fn answer(self, result: Planned) {
         match self {
             Self::Changes(answer) => drop(answer.send(result)),
+            Self::Bridge(bridge, answer) => {
+                let taken = result.and_then(|changes| docker::taken(&bridge, changes));
+                drop(answer.send(taken));
+            }
             Self::Departure(subnet, answer) => {
                 let left = |error| {
                     format!(
@@ -123,15 +138,9 @@ pub(in crate::service::daemon) struct Passes<M: Machine> {
 
 /// What a round has come to. It gives the kernel back.
 pub(in crate::service::daemon) enum Round<K> {
-    Looked(Reconciler<K>, Sight),
+    Looked(Reconciler<K>, Result<Interfaces, KernelError>),
     Made(Reconciler<K>, Made),
     Compared(Reconciler<K>, Planned),
-}
-
-/// What the machine looks like.
-pub(in crate::service::daemon) struct Sight {
-    pub(super) interfaces: Result<Interfaces, KernelError>,
-    pub(super) forwards: bool,
 }
 
 /// What was made.

@@ -1,6 +1,7 @@
 //! What a pass has come to: faults, repairs, a word in the journal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -11,11 +12,15 @@ use crate::kernel::reconcile::Report;
 use crate::kernel::{Failure, KernelError};
 use crate::plan::Plan;
 use crate::service::daemon::Daemon;
+use crate::service::docker::Advice;
 use crate::service::faults::Code;
 use crate::service::journal::Occasion;
 use crate::service::machine::Machine;
 use crate::service::status::News;
 use crate::service::{dry_run, interfaces};
+
+/// What the kernel refused of the packet filter is tried again after this long.
+const FILTER_RETRY: Duration = Duration::from_secs(5);
 
 impl<M: Machine, D: Datastore> Daemon<M, D> {
     pub(super) fn made(&mut self, made: Made) -> bool {
@@ -58,34 +63,50 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
                     ports.join(", ")
                 ))
             }
-            Obstacle::Foreign { .. } | Obstacle::InTheWay { .. } | Obstacle::Missing { .. } => None,
+            Obstacle::Foreign { .. }
+            | Obstacle::InTheWay { .. }
+            | Obstacle::Missing { .. }
+            | Obstacle::NoFirewall { .. }
+            | Obstacle::Blocked(_) => None,
         })
     }
 
     /// The pass is over.
     fn reported(&mut self, report: &Report) -> bool {
-        let refused = report.failed.first().map(|failure| {
-            let more = report.failed.len() - 1;
-            let others = if more == 0 {
-                String::new()
-            } else {
-                format!(" (and {more} more)")
-            };
-            format!("{}: {}{others}", failure.change, failure.reason)
-        });
-        let unsettled = (!report.settled && refused.is_none())
+        let (filter, rows): (Vec<&Failure>, Vec<&Failure>) =
+            (report.failed.iter()).partition(|failure| is_of_the_filter(failure));
+        let unsettled = (!report.settled && report.failed.is_empty())
             .then(|| "somebody else keeps changing what this service sets up".to_owned());
-        self.world.faults.note(Code::Kernel, refused.or(unsettled));
+        let refused = first_of(&rows).or(unsettled);
+        self.world.faults.note(Code::Kernel, refused);
         // a data plane that does not run has made no device, and has a fault of its own
         let proxy_failed = self.world.faults.has(Code::Proxy);
         let telling = |obstacle: &&Obstacle| match obstacle {
             Obstacle::Missing { .. } => !proxy_failed,
+            Obstacle::NoFirewall { .. } | Obstacle::Blocked(_) => false,
             Obstacle::Foreign { .. } | Obstacle::InTheWay { .. } | Obstacle::InUse { .. } => true,
         };
         let obstacle = report.obstacles.iter().find(telling);
-        let obstacle = obstacle.map(ToString::to_string);
+        let advice = Advice {
+            docker_env: &self.world.config.paths.docker_env,
+            daemon_json: self.world.config.docker.daemon_json.as_deref(),
+        };
+        let obstacle = obstacle.map(|obstacle| advice.on(obstacle));
+        let plan = self.passes.plan.as_ref();
+        let mtu = plan.and_then(|plan| advice.mtu(&plan.kernel, report));
         self.world.faults.note(Code::ForeignLink, obstacle);
-        let complete = is_reached(report);
+        self.world.faults.note(Code::Docker, mtu);
+        let mut obstacles = report.obstacles.iter();
+        let no_filter = |obstacle: &&Obstacle| matches!(obstacle, Obstacle::NoFirewall { .. });
+        let no_filter = obstacles.find(no_filter).map(ToString::to_string);
+        if !filter.is_empty() {
+            // the node is as good as ready, so nothing else would come back to it soon
+            self.passes.due_at(Instant::now() + FILTER_RETRY);
+        }
+        let filter = first_of(&filter).or(no_filter);
+        self.world.faults.note(Code::Firewall, filter);
+        self.world.faults.note(Code::Forwarding, blocked(report));
+        let complete = (self.passes.plan.as_ref()).is_some_and(|plan| is_reached(report, plan));
         self.see_links(report);
         self.tell_changes(report, complete);
         if complete {
@@ -164,10 +185,22 @@ impl<M: Machine, D: Datastore> Daemon<M, D> {
     }
 }
 
+/// The first failure, and how many more there are.
+fn first_of(failures: &[&Failure]) -> Option<String> {
+    let (first, others) = failures.split_first()?;
+    let others = match others.len() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Some(format!("{first}{others}"))
+}
+
 /// Whether the kernel has all that this node needs. One peer that it will not have must not keep
-/// the node from being ready.
-pub(super) fn is_reached(report: &Report) -> bool {
-    let settled = report.settled || of_peers_alone(report);
+/// the node from being ready, and nor must the packet filter. Where nothing is wanted any more
+/// nothing may be left.
+pub(super) fn is_reached(report: &Report, plan: &Plan) -> bool {
+    let bearable = !plan.is_empty() && of_minor_things_alone(report);
+    let settled = report.settled || bearable;
     settled && report.obstacles.iter().all(is_bearable)
 }
 
@@ -177,17 +210,39 @@ pub(super) fn lacks_a_device(report: &Report) -> bool {
     report.obstacles.iter().any(missing)
 }
 
+/// All that keeps packets from passing.
+fn blocked(report: &Report) -> Option<String> {
+    let blockage = |obstacle: &Obstacle| match obstacle {
+        Obstacle::Blocked(blockage) => Some(blockage.to_string()),
+        Obstacle::Foreign { .. }
+        | Obstacle::InTheWay { .. }
+        | Obstacle::Missing { .. }
+        | Obstacle::NoFirewall { .. }
+        | Obstacle::InUse { .. } => None,
+    };
+    let texts: Vec<String> = report.obstacles.iter().filter_map(blockage).collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
+}
+
 /// A bridge in Docker's hands is for its next start to put right, which waits for us.
 const fn is_bearable(obstacle: &Obstacle) -> bool {
     match obstacle {
-        Obstacle::Foreign { .. } | Obstacle::InUse { .. } => true,
+        Obstacle::Foreign { .. }
+        | Obstacle::InUse { .. }
+        | Obstacle::NoFirewall { .. }
+        | Obstacle::Blocked(_) => true,
         Obstacle::InTheWay { .. } | Obstacle::Missing { .. } => false,
     }
 }
 
-/// Whether the kernel refused rows for peers and nothing else.
-fn of_peers_alone(report: &Report) -> bool {
-    !report.failed.is_empty() && report.failed.iter().all(is_of_a_peer)
+/// Whether the kernel refused rows for peers, or something of the packet filter, and nothing else.
+fn of_minor_things_alone(report: &Report) -> bool {
+    let is_minor = |failure: &Failure| is_of_a_peer(failure) || is_of_the_filter(failure);
+    !report.failed.is_empty() && report.failed.iter().all(is_minor)
+}
+
+const fn is_of_the_filter(failure: &Failure) -> bool {
+    matches!(failure.change, Change::Firewall(_))
 }
 
 /// Whether what the kernel refused is a row for one peer.
@@ -203,6 +258,7 @@ fn is_of_a_peer(failure: &Failure) -> bool {
         | Change::DelLink(..)
         | Change::AddLink(..)
         | Change::SetLink(..)
-        | Change::AddAddress(..) => false,
+        | Change::AddAddress(..)
+        | Change::Firewall(_) => false,
     }
 }

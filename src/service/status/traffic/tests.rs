@@ -38,12 +38,13 @@ fn every_number_has_one_name_in_json_and_on_the_bus() {
         send_errors: 14,
         receive_errors: 15,
         device_errors: 16,
+        spoofed: 17,
     };
     let traffic = Traffic::from(counters);
     let named = owned(&traffic.named());
     assert_eq!(named, kebab(&serde_json::to_value(traffic).unwrap()));
     let values: BTreeSet<_> = named.values().copied().collect();
-    assert_eq!(values, (1..=16).collect(), "each once");
+    assert_eq!(values, (1..=17).collect(), "each once");
 
     let traffic = PeerTraffic::from(PeerCounters {
         sent_packets: 1,
