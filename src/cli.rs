@@ -6,6 +6,7 @@ mod arguments;
 mod bus;
 mod change;
 mod consent;
+mod doctor;
 mod error;
 mod feed;
 mod log_level;
@@ -18,6 +19,7 @@ mod samples;
 mod status;
 mod table;
 mod traffic;
+mod units;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -68,12 +70,23 @@ fn perform(task: Task) -> Result<u8, Error> {
         Task::Describe => return status::show(output::Form::Json, None),
         Task::Peers { peer, json } => peers::show(peer.as_deref(), json.into())?,
         Task::Monitor { json } => monitor::run(json.into())?,
+        Task::Doctor { json, no_probes } => return doctor::run(json.into(), no_probes.into()),
         Task::Plan { config, json } => change::plan(config.as_deref(), json.into())?,
         Task::Reconcile { json } => change::reconcile(json.into())?,
         Task::Renumber { subnet, yes } => change::renumber(subnet.as_deref(), yes.into())?,
         Task::Release { yes } => change::release(yes.into())?,
         Task::Cleanup { config, json, yes } => {
             change::clean_up(config.as_deref(), json.into(), yes.into())?;
+        }
+        Task::TakeBridge {
+            restart_docker,
+            json,
+            yes,
+        } => {
+            change::take_bridge(json.into(), yes.into())?;
+            if restart_docker {
+                units::restart_docker(json.into())?;
+            }
         }
         Task::Reload => change::reload()?,
         Task::LogLevel { level } => log_level::show_or_set(level.as_deref())?,

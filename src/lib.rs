@@ -19,6 +19,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod doctor;
 pub mod kernel;
 pub mod mac;
 pub mod plan;

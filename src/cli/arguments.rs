@@ -70,6 +70,19 @@ pub(super) enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Find what keeps containers from reaching each other, and how to put it right
+    ///
+    /// Reads the host's settings and sends real packets from a throw-away container, for three
+    /// seconds at most; nothing that it does stays. Says what is wrong, and the fix. As root it
+    /// looks at everything; else it says what it has left out.
+    Doctor {
+        /// Only read; send no packets
+        #[arg(long)]
+        no_probes: bool,
+        /// Print a JSON object with "findings" and "omitted"
+        #[arg(long)]
+        json: bool,
+    },
     /// Print what the service would change on this host right now, and change nothing
     ///
     /// One line per change. Prints nothing when there is nothing to change.
@@ -120,6 +133,23 @@ pub(super) enum Task {
         /// Clean up after a service that does not run, and had this host config
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Print a JSON array of objects with "verb" and "object"
+        #[arg(long)]
+        json: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Make the bridge for containers the service's own, whoever has given it addresses
+    ///
+    /// Removes those addresses and gives the bridge this node's address and MTU. Containers that
+    /// run on it lose the network until they are started again, and Docker puts its own address
+    /// back when it is started the next time, unless it is told ours. Prints what was changed, one
+    /// line each. On a terminal it asks first.
+    TakeBridge {
+        /// Then have systemd restart docker.service, with the rights of who calls
+        #[arg(long)]
+        restart_docker: bool,
         /// Print a JSON array of objects with "verb" and "object"
         #[arg(long)]
         json: bool,

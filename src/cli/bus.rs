@@ -34,6 +34,8 @@ trait Manager {
     #[zbus(no_autostart, allow_interactive_auth)]
     fn cleanup(&self) -> zbus::Result<Vec<(String, String)>>;
     #[zbus(no_autostart, allow_interactive_auth)]
+    fn take_bridge(&self) -> zbus::Result<Vec<(String, String)>>;
+    #[zbus(no_autostart, allow_interactive_auth)]
     fn set_log_level(&self, level: &str) -> zbus::Result<()>;
 }
 
@@ -78,6 +80,11 @@ pub(super) fn release() -> Result<String, Error> {
 /// Has the service remove what is its own from this host; answers with what that was.
 pub(super) fn clean_up() -> Result<Vec<PlannedChange>, Error> {
     order(async |service| service.cleanup().await).map(changes)
+}
+
+/// Has the service make the bridge its own; answers with what was changed.
+pub(super) fn take_bridge() -> Result<Vec<PlannedChange>, Error> {
+    order(async |service| service.take_bridge().await).map(changes)
 }
 
 /// Has the service log at this level.
@@ -162,15 +169,12 @@ pub(super) async fn within<T>(
 
 /// What it means that a call failed, by the name of the error where it has one.
 fn no_answer(error: &zbus::Error) -> Error {
-    let (name, text) = if let zbus::Error::MethodError(name, text, _) = error {
-        (name.to_string(), text.clone().unwrap_or_default())
-    } else if let zbus::Error::FDO(error) = error {
-        let text = error.description().unwrap_or_default();
-        (error.name().to_string(), text.to_owned())
-    } else if let zbus::Error::InputOutput(cause) = error {
-        return Error::Silent(format!("the bus has gone: {cause}"));
-    } else {
-        return Error::Answer(error.to_string());
+    let Some((name, text)) = reply(error) else {
+        return if let zbus::Error::InputOutput(cause) = error {
+            Error::Silent(format!("the bus has gone: {cause}"))
+        } else {
+            Error::Answer(error.to_string())
+        };
     };
     if let Some(kind) = name.strip_prefix(ERROR_PREFIX) {
         return match kind {
@@ -203,12 +207,24 @@ fn no_answer(error: &zbus::Error) -> Error {
     }
 }
 
+/// Name and text of an error that somebody has replied with.
+pub(super) fn reply(error: &zbus::Error) -> Option<(String, String)> {
+    if let zbus::Error::MethodError(name, text, _) = error {
+        return Some((name.to_string(), text.clone().unwrap_or_default()));
+    }
+    let zbus::Error::FDO(error) = error else {
+        return None;
+    };
+    let text = error.description().unwrap_or_default();
+    Some((error.name().to_string(), text.to_owned()))
+}
+
 /// Longer than the service takes for any answer, also to say that it is busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// For what may ask somebody for a password, and is then done: longer than the service takes for
 /// both, so that it is the service that says what has become of it.
-const PERSON: Duration = Duration::from_secs(360);
+pub(super) const PERSON: Duration = Duration::from_secs(360);
 
 #[cfg(test)]
 mod tests;

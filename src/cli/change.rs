@@ -84,6 +84,18 @@ pub(super) fn renumber(subnet: Option<&str>, consent: Consent) -> Result<(), Err
     print_subnet(&bus::renumber(subnet.unwrap_or_default())?)
 }
 
+/// `take-bridge`.
+pub(super) fn take_bridge(form: Form, consent: Consent) -> Result<(), Error> {
+    consent::seek(consent, || {
+        Ok(format!(
+            "This takes the bridge for containers of {} from whoever has it. Containers that run \
+             on it are cut off until they are started again.",
+            name()?
+        ))
+    })?;
+    print(&bus::take_bridge()?, form)
+}
+
 /// The node and its subnet.
 fn name() -> Result<String, Error> {
     let status = bus::describe()?.status;

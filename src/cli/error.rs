@@ -41,6 +41,14 @@ pub(super) enum Error {
     /// The person who was asked did not say yes.
     #[error("nothing was changed")]
     Declined,
+    /// systemd was to restart a unit.
+    #[error("{unit} was not restarted: {cause}")]
+    Unit {
+        /// The unit.
+        unit: &'static str,
+        /// Why not, and what to do.
+        cause: String,
+    },
     /// No output.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
@@ -72,6 +80,7 @@ impl Error {
             Self::Refused(_)
             | Self::Answer(_)
             | Self::Declined
+            | Self::Unit { .. }
             | Self::Output(_)
             | Self::File { .. }
             | Self::Start(_) => FAILED,
@@ -93,6 +102,7 @@ const FAILED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 const DEGRADED: u8 = 3;
 const NOT_READY: u8 = 4;
+pub(super) const FINDINGS: u8 = 5;
 /// `EX_NOHOST` of sysexits.h; the further ones are from there too.
 const NO_PEER: u8 = 68;
 const UNREACHABLE: u8 = 69;
@@ -115,6 +125,7 @@ pub(super) const EXIT_CODES: &[(u8, &str)] = &[
         NOT_READY,
         "status: the node is waiting for something, withdrawn, or stopping",
     ),
+    (FINDINGS, "doctor: something is wrong on this host"),
     (NO_PEER, "peers: there is no such peer"),
     (
         UNREACHABLE,

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use crate::service::status::{DatastoreStatus, PeerPath, PeerStatus, State, Status};
+use crate::service::status::{DatastoreStatus, PeerPath, PeerStatus, Provision, State, Status};
 
 /// Microseconds since 1970.
 pub(super) const NOW: u64 = 1_800_000_000_000_000;
@@ -46,6 +46,14 @@ pub(super) fn running() -> Status {
         interfaces: Arc::default(),
         last_reconcile_usec: Some(NOW - 3_000_000),
         repairs: 0,
+        provision: Some(Provision {
+            bridge: Some("docker0".to_owned()),
+            tunnel_port: Some(8472),
+            masquerade: true,
+            forward: true,
+            subnet_env: "/run/flannel/subnet.env".to_owned(),
+            docker_env: "/run/flannel/docker.env".to_owned(),
+        }),
         traffic: None,
     }
 }

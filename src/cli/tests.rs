@@ -99,6 +99,7 @@ fn the_document_has_every_subcommand_code_and_field() {
     let parts = [
         &json,
         &json["datastore"],
+        &json["provision"],
         &json["traffic"],
         &json["peers"][0],
         &json["peers"][0]["traffic"],

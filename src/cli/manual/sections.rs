@@ -148,6 +148,16 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "Faults as they come.",
     ),
     (
+        "doctor",
+        "flannel-rs doctor",
+        "Containers do not reach each other: why not? To be asked as root.",
+    ),
+    (
+        "doctor",
+        "flannel-rs doctor --json | jq -r '.findings[].code'",
+        "The names of what is wrong.",
+    ),
+    (
         "plan",
         "flannel-rs plan",
         "What differs from the plan right now.",
@@ -181,6 +191,11 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "cleanup",
         "flannel-rs cleanup --config /etc/flannel-rs/config.toml",
         "Remove what a service that does not run any more has left.",
+    ),
+    (
+        "take-bridge",
+        "flannel-rs take-bridge --restart-docker",
+        "Docker came first and is told of the overlay now: give its bridge our address.",
     ),
     ("reload", "flannel-rs reload", "Apply a changed config."),
     (
