@@ -39,6 +39,7 @@ install:
 	$(call lay,644,$(wildcard systemd/dbus-1/system-services/*),$(SHARE)/dbus-1/system-services)
 	$(call lay,644,$(wildcard systemd/dbus-1/interfaces/*),$(SHARE)/dbus-1/interfaces)
 	$(call lay,644,$(wildcard systemd/polkit-1/actions/*),$(SHARE)/polkit-1/actions)
+	$(call lay,644,$(wildcard systemd/polkit-1/rules.d/*),$(SHARE)/polkit-1/rules.d)
 	$(call lay,644,$(wildcard systemd/dhcpcd/*),$(DATA)/dhcpcd)
 	$(call lay,644,$(wildcard systemd/docker.service.d/*),$(DATA)/docker.service.d)
 	$(call lay,644,$(wildcard systemd/iproute2/rt_protos.d/*),$(SYSCONFDIR)/iproute2/rt_protos.d)

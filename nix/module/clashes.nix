@@ -56,6 +56,13 @@ let
     ) networkd.netdevs
   );
 
+  # what docker.env says as well
+  given = lib.filter (name: docker.daemon.settings ? ${name}) [
+    "bip"
+    "ip-masq"
+    "mtu"
+  ];
+
   k3sFlags = lib.concatStringsSep " " (lib.toList k3s.extraFlags);
 in
 {
@@ -97,14 +104,25 @@ in
       }
       {
         assertion =
-          cfg.docker.enable && lib.versionAtLeast docker.package.version "28"
+          cfg.docker.enable
+          && cfg.settings.firewall.forward == false
+          && lib.versionAtLeast docker.package.version "28"
           ->
             lib.versionAtLeast docker.package.version "28.2"
             && docker.daemon.settings.allow-direct-routing or false;
         message = ''
-          Docker drops what containers on other hosts send to containers here: from 28.2 on unless
-          virtualisation.docker.daemon.settings.allow-direct-routing is true, which services.flannel-rs sets; 28.0 and
-          28.1 have no such option, so take another virtualisation.docker.package (this one is ${docker.package.version}).
+          Docker drops what containers on other hosts send to containers here, from 28.0 on (this one is
+          ${docker.package.version}), and settings.firewall.forward = false keeps services.flannel-rs from letting it
+          through. Leave that out; or set virtualisation.docker.daemon.settings.allow-direct-routing, which 28.2 and newer
+          have, and accept the network in the chain DOCKER-USER yourself.
+        '';
+      }
+      {
+        assertion = cfg.docker.enable -> given == [ ];
+        message = ''
+          virtualisation.docker.daemon.settings has ${toString given}, which services.flannel-rs.docker.enable hands to dockerd by
+          itself: dockerd does not start with an option that is given twice. Leave it out there; who masquerades is said by
+          services.flannel-rs.settings.firewall.masquerade.
         '';
       }
       {
@@ -156,14 +174,16 @@ in
         (
           firewall.enable
           && facts.kind != "host-gw"
+          && cfg.settings.firewall.masquerade == false
           && lib.elem firewall.checkReversePath [
             true
             "strict"
           ]
         )
         ''
-          services.flannel-rs: networking.firewall.checkReversePath is strict, so what containers send to another node's own
-          address is dropped there: it comes in by the uplink, and its way back is the tunnel. Set it to "loose", or set
+          services.flannel-rs: networking.firewall.checkReversePath is strict and nobody masquerades
+          (settings.firewall.masquerade), so what containers send to another node's own address is dropped there: it
+          comes in by the uplink, and its way back is the tunnel. Set it to "loose", or set
           services.flannel-rs.openFirewall.
         ''
       ++ lib.optional (cfg.docker.enable && docker.liveRestore) ''

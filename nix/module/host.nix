@@ -26,7 +26,8 @@ in
       firewall = lib.mkIf cfg.openFirewall (
         lib.mkMerge [
           (if facts.uplink == null then open else { interfaces.${facts.uplink} = open; })
-          # What a container sends to a node itself comes in by the uplink; its way back is the tunnel.
+          # What a container sends to a node itself comes in by the uplink; where its own node does not
+          # masquerade, the way back is the tunnel.
           { checkReversePath = lib.mkDefault "loose"; }
           # Only the nftables firewall can filter what is forwarded.
           (lib.mkIf config.networking.firewall.filterForward { extraForwardRules = between; })
@@ -53,6 +54,9 @@ in
 
     boot.kernelModules = [
       "bridge"
+      "nf_tables"
+      "nft_chain_nat"
+      "nft_masq"
       "tun"
       "vxlan"
     ];

@@ -63,6 +63,43 @@ let
       docker.bridge = unset types.str {
         description = "Bridge of the containers (docker0).";
       };
+      docker.daemon-json = unset types.path {
+        example = "/run/flannel/daemon.json";
+        description = ''
+          File that gets dockerd's options in the form of its `daemon.json` besides. For a dockerd that somebody else
+          starts: {option}`docker.enable` hands the options over by itself.
+        '';
+      };
+      firewall.masquerade = unset types.bool {
+        description = "Whether what containers send to the outside gets this host's address. Without a word it does.";
+      };
+      firewall.forward = unset types.bool {
+        description = "Whether the network is let through chains of others that would drop it. Without a word it is.";
+      };
+      firewall.protect-tunnel-port = unset types.bool {
+        description = "Whether the tunnel's port is closed to all but peers. Without a word it is.";
+      };
+      firewall.verify-source = unset types.bool {
+        description = ''
+          Whether packets from the tunnel are dropped that speak in the name of another peer's containers. Without a
+          word they are.
+        '';
+      };
+      udp.offload = unset types.bool {
+        description = "Whether the udp backend moves many packets with one call where the kernel can. Without a word it does.";
+      };
+      udp.port-per-flow = unset types.bool {
+        description = ''
+          Whether each flow of the udp backend has a port of its own to come from. Without a word it has; `false` is
+          for firewalls that expect the shared one.
+        '';
+      };
+      host.repair = unset types.bool {
+        description = ''
+          Whether forwarding, and a reverse path filter that drops, are put right for the links of the overlay.
+          Without a word they are only told.
+        '';
+      };
     };
   };
 

@@ -34,6 +34,9 @@ let
       inherit settings;
     };
   };
+  unmasked = settings: settings // { firewall.masquerade = false; };
+  unforwarded.services.flannel-rs.settings.firewall.forward = false;
+  direct-routing.virtualisation.docker.daemon.settings.allow-direct-routing = true;
   networkd = settings: {
     imports = [ (opened settings) ];
     networking.useNetworkd = true;
@@ -126,12 +129,36 @@ in
     );
     "networkd does not touch those of a tunnel" = silent (networkd cluster);
 
-    "Docker 28.0 cannot" = told "allow-direct-routing" (docker "28.0.4");
-    "Docker 28.2 can" = silent (docker "28.2.2");
-    "Docker 27 need not" = silent (docker "27.5.1");
-    "Docker is told not to" = told "allow-direct-routing" {
+    "Docker 28.0 drops, and nobody lets anything through" = told "firewall.forward" {
+      imports = [
+        (docker "28.0.4")
+        unforwarded
+        direct-routing
+      ];
+    };
+    "Docker 28.2 has an option for that" = told "allow-direct-routing" {
+      imports = [
+        (docker "28.2.0")
+        unforwarded
+      ];
+    };
+    "with which it does not matter" = silent {
+      imports = [
+        (docker "28.2.0")
+        unforwarded
+        direct-routing
+      ];
+    };
+    "nor does it before 28" = silent {
+      imports = [
+        (docker "27.5.1")
+        unforwarded
+      ];
+    };
+    "the service lets the network through any Docker" = silent (docker "28.0.4");
+    "an option that Docker is given twice" = told "ip-masq" {
       imports = [ (docker "29.0") ];
-      virtualisation.docker.daemon.settings.allow-direct-routing = false;
+      virtualisation.docker.daemon.settings.ip-masq = false;
     };
     "Docker and another bridge" = told "docker0" {
       imports = [ (docker "29.0") ];
@@ -179,17 +206,20 @@ in
     };
 
     "a strict reverse path" = told "checkReversePath" (with' {
-      settings = cluster;
+      settings = unmasked cluster;
     });
     "a strict reverse path by the user's own word" = told "checkReversePath" {
-      imports = [ (opened cluster) ];
+      imports = [ (opened (unmasked cluster)) ];
       networking.firewall.checkReversePath = "strict";
     };
+    "a strict reverse path does not matter where containers are masqueraded" = silent (with' {
+      settings = cluster;
+    });
     "a strict reverse path does not matter to host-gw" = silent (with' {
-      settings = hostGateway;
+      settings = unmasked hostGateway;
     });
     "without a firewall there is none" = silent {
-      imports = [ (with' { settings = cluster; }) ];
+      imports = [ (with' { settings = unmasked cluster; }) ];
       networking.firewall.enable = false;
     };
   };
