@@ -42,7 +42,7 @@ fn a_read_only_folder_is_named() {
     node.start_after(&format!("mount -t tmpfs -o ro none {run}"));
     node.wait_for_status(&format!(
         "waiting; files: cannot write {}: Read-only file system (os error 30); mount it writable, \
-         or choose another place in [paths]",
+         or choose another place in [paths] or [docker]",
         file.display()
     ));
     assert!(!node.is_ready());

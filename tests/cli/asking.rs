@@ -26,6 +26,8 @@ async fn everything_is_done_and_said() {
         ("reconcile", "Reconcile!", changes),
         ("cleanup", "Cleanup!", changes),
         ("cleanup --yes", "Cleanup!", changes),
+        ("take-bridge", "TakeBridge!", changes),
+        ("take-bridge --yes", "TakeBridge!", changes),
         ("release -y", "ReleaseLease!", "100.96.1.0/24\n"),
         ("renumber", "Renumber!", "100.96.9.0/24\n"),
         (
@@ -82,7 +84,7 @@ async fn programs_get_the_documented_json() {
         {"verb": "delete", "object": "link flannel.1"},
         {"verb": "write", "object": "file /x\u{1b}[31m"},
     ]);
-    for subcommand in ["plan", "reconcile", "cleanup"] {
+    for subcommand in ["plan", "reconcile", "cleanup", "take-bridge"] {
         let (code, stdout, _) = run(&bus, &[subcommand, "--json"]).await;
         let shown: Value = serde_json::from_str(&stdout).unwrap();
         assert_eq!((code, &shown), (0, &changes), "{subcommand}");
@@ -207,6 +209,7 @@ async fn a_refusal_is_one_line_and_has_its_code() {
             &["reconcile"],
             &["release"],
             &["cleanup", "--json"],
+            &["take-bridge", "--restart-docker"],
             &["renumber", "100.96.9.0/24"],
             &["log-level", "debug"],
         ] {
@@ -275,6 +278,7 @@ async fn without_a_bus_or_a_service_all_say_so_in_one_line() {
             "renumber",
             "release",
             "cleanup",
+            "take-bridge --restart-docker",
             "reload",
             "log-level",
             "log-level debug",

@@ -71,7 +71,7 @@ impl Fake {
             "Describe" => Reply::Text(json.clone()),
             "ReleaseLease" => Reply::Text("100.96.1.0/24".to_owned()),
             "Renumber" => Reply::Text("100.96.9.0/24".to_owned()),
-            "Plan" | "Reconcile" | "Cleanup" => Reply::Changes(vec![
+            "Plan" | "Reconcile" | "Cleanup" | "TakeBridge" => Reply::Changes(vec![
                 ("delete".to_owned(), "link flannel.1".to_owned()),
                 ("write".to_owned(), "file /x\u{1b}[31m".to_owned()),
             ]),

@@ -22,6 +22,7 @@ mod manual;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;
+mod units;
 mod watching;
 
 /// Exit code, stdout, stderr.

@@ -24,6 +24,7 @@ async fn whoever_sits_at_a_terminal_is_asked_once() {
     for (arguments, call) in [
         ("release", "ReleaseLease!"),
         ("cleanup", "Cleanup!"),
+        ("take-bridge", "TakeBridge!"),
         ("renumber 100.96.9.0/24", "Renumber 100.96.9.0/24!"),
     ] {
         for (typed, code) in [("y\n", 0), ("n\n", 1), ("\n", 1)] {

@@ -18,7 +18,13 @@ async fn without_polkit_only_root_may_change_things() {
     let Some(node) = Node::start(status()).await else {
         return;
     };
-    for method in ["Reconcile", "Reload", "ReleaseLease", "Cleanup"] {
+    for method in [
+        "Reconcile",
+        "Reload",
+        "ReleaseLease",
+        "Cleanup",
+        "TakeBridge",
+    ] {
         let call = format!("call {NAME} {ROOT} {MANAGER} {method}");
         let Some(output) = node.bus.busctl_as_nobody(&call) else {
             return;
@@ -56,6 +62,7 @@ async fn what_polkit_grants_is_done() {
         return;
     };
     let installed = fs::read_to_string(ACTIONS).unwrap();
+    let removed = "([('delete', 'link flannel.1')],)";
     let subnet = [("subnet", "100.96.7.0/24")].as_slice();
     let own = [("subnet", "100.96.1.0/24")].as_slice();
     for (words, answer, action, done, details) in [
@@ -75,13 +82,8 @@ async fn what_polkit_grants_is_done() {
             "release",
             own,
         ),
-        (
-            "Cleanup",
-            "([('delete', 'link flannel.1')],)",
-            "cleanup",
-            "cleanup",
-            &[],
-        ),
+        ("Cleanup", removed, "cleanup", "cleanup", &[]),
+        ("TakeBridge", removed, "take-bridge", "take", &[]),
         (
             "SetLogLevel debug",
             "()",

@@ -49,6 +49,7 @@ async fn commands_reach_the_service_and_its_answers_the_caller() {
                 Command::Release(answer) => {
                     answer.send(Err("no lease to release".to_owned())).unwrap();
                 }
+                Command::TakeBridge(answer) => answer.send(Err("ours".to_owned())).unwrap(),
                 Command::Cleanup(_) | Command::SetLogLevel(..) => panic!("nobody asked"),
             }
         }
@@ -74,9 +75,8 @@ async fn commands_reach_the_service_and_its_answers_the_caller() {
         );
         let refused = renumber("x").await.unwrap_err();
         assert!(refused.starts_with("InvalidSubnet: \"x\""), "{refused}");
-    }
-
-    if nix::unistd::getuid().is_root() {
+        let take = manager.call::<_, _, Vec<(String, String)>>("TakeBridge", &());
+        assert_eq!(refusal(&take.await.unwrap_err()), "Failed: ours");
         let refused = manager.call::<_, _, String>("ReleaseLease", &()).await;
         let refused = refusal(&refused.unwrap_err());
         assert_eq!(refused, "Failed: no lease to release");
@@ -195,6 +195,7 @@ async fn what_was_answered_is_what_the_properties_show() {
                 Command::Reconcile(_)
                 | Command::Plan(_)
                 | Command::Renumber(..)
+                | Command::TakeBridge(_)
                 | Command::Release(_) => panic!("nobody asked"),
             }
         }

@@ -118,6 +118,7 @@ const MEMBERS: &[(&str, &str, &[&str])] = &[
             ".Reconcile method - a(ss)",
             ".ReleaseLease method - s",
             ".Renumber method s s",
+            ".TakeBridge method - a(ss)",
             ".SubnetConflict signal ss -",
             ".DriftRepaired signal a(ss) -",
             ".LogLevel property s \"info\" emits-change",

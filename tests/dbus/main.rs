@@ -14,10 +14,13 @@ mod commands;
 mod connection;
 mod hostile;
 mod introspection;
+mod links;
 mod log_control;
+mod managers;
 mod polkit;
 mod properties;
 mod scene;
+mod stand_in;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic;

@@ -66,6 +66,10 @@ fn obedient(node: &mut Node) -> mpsc::UnboundedReceiver<String> {
                     let removed = vec![change()];
                     (answer.send(Ok(removed)).is_ok(), "cleanup".to_owned())
                 }
+                Command::TakeBridge(answer) => {
+                    let taken = vec![change()];
+                    (answer.send(Ok(taken)).is_ok(), "take".to_owned())
+                }
                 Command::SetLogLevel(level, answer) if level == "loud" => {
                     let refusal = Err("no such level".to_owned());
                     (answer.send(refusal).is_ok(), "refused".to_owned())

@@ -94,6 +94,7 @@ fn attach() -> Result<Proxy, String> {
         device: "flannel0".to_owned(),
         mtu: 1472,
         bind: AT,
+        verify: None,
         tuning: Tuning {
             offload: false,
             port_per_flow: false,
@@ -130,7 +131,7 @@ async fn counters_are_read_live_and_are_no_news() {
         let all = traffic(&node.properties(ROOT, MANAGER).await);
         assert_eq!(all["dropped-malformed"], malformed);
         assert_eq!(all["dropped-no-route"], 0);
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 17);
         data_plane.disturb().await;
     }
     let of_peer = traffic(&node.properties(PEER_2, PEER).await);

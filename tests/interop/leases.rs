@@ -60,6 +60,8 @@ fn a_flanneld_that_comes_back_late_takes_the_subnet_from_us_and_not_we_from_it()
     mixed.lab.delete_lease("100.96.3.0-24");
     fs::remove_dir_all(node.folder().join("state")).unwrap();
     fs::remove_file(node.folder().join("subnet.env")).unwrap();
+    // with containers on it, it would keep the address that they know
+    node.must("ip link delete docker0");
     node.write_config("[node]\nname = \"node3\"\nsubnet = \"100.96.2.0/24\"\n");
     node.start();
     node.wait_until_ready();

@@ -19,7 +19,10 @@ const FOREIGN: &str = "
     ip route add 203.0.113.0/24 via 198.51.100.2 proto static
     ip route add 100.96.200.0/24 dev foreign0 proto static
     ip link add foreign1 type bridge; ip address add 172.20.0.1/16 dev foreign1
-    ip neighbour add 198.51.100.9 lladdr 02:00:00:00:00:09 dev foreign0 nud permanent";
+    ip neighbour add 198.51.100.9 lladdr 02:00:00:00:00:09 dev foreign0 nud permanent
+    command -v nft >/dev/null || exit 0
+    nft add table ip filter; nft add chain ip filter FORWARD '{ type filter hook forward priority 0 ; policy drop ; }'
+    nft add rule ip filter FORWARD ip saddr 198.51.100.0/24 accept";
 
 /// All that anybody may have set up, but for what a carrier that comes late alters.
 fn everything(node: &Node) -> String {
@@ -29,6 +32,7 @@ fn everything(node: &Node) -> String {
         "ip -4 -br address",
         "ip neighbour show nud permanent",
         "ip nexthop",
+        "nft -s list ruleset",
     ]
     .map(|command| node.shown(command))
     .concat()

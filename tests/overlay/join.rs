@@ -46,13 +46,13 @@ fn has_files(node: &Node, mtu: u32) {
     let gateway = format!("100.96.{}.1/24", node.number);
     let expected = format!(
         "FLANNEL_NETWORK=100.96.0.0/16\nFLANNEL_SUBNET={gateway}\nFLANNEL_MTU={mtu}\n\
-         FLANNEL_IPMASQ=false\n"
+         FLANNEL_IPMASQ=true\n"
     );
     assert_eq!(node.subnet_env(), expected);
     let expected = format!(
-        "DOCKER_OPT_BIP=\"--bip={gateway}\"\nDOCKER_OPT_IPMASQ=\"--ip-masq=true\"\n\
+        "DOCKER_OPT_BIP=\"--bip={gateway}\"\nDOCKER_OPT_IPMASQ=\"--ip-masq=false\"\n\
          DOCKER_OPT_MTU=\"--mtu={mtu}\"\n\
-         DOCKER_OPTS=\" --bip={gateway} --ip-masq=true --mtu={mtu}\"\n"
+         DOCKER_OPTS=\" --bip={gateway} --ip-masq=false --mtu={mtu}\"\n"
     );
     assert_eq!(node.file("docker.env"), expected);
     let docker0 = format!(

@@ -9,13 +9,19 @@
 )]
 
 mod adoption;
+mod bridge;
 mod cleanup;
+mod docker;
 mod drift;
+mod firewall;
+mod firewalld;
 mod fleet;
 mod join;
 mod leases;
+mod passages;
 mod restart;
 mod settings;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic;

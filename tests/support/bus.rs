@@ -40,18 +40,36 @@ impl PrivateBus {
         Some(bus)
     }
 
+    /// A running bus on which a name is to be started by a program that fails, as that of systemd
+    /// is where systemd does not run.
+    pub(crate) fn with_dead(name: &str) -> Option<Self> {
+        let mut bus = Self::stopped()?;
+        let services = bus.folder.path().join("services");
+        fs::create_dir(&services).unwrap();
+        let text = format!("[D-BUS Service]\nName={name}\nExec=/bin/false\nUser=root\n");
+        fs::write(services.join(format!("{name}.service")), text).unwrap();
+        let services = format!("<servicedir>{}</servicedir>", services.display());
+        bus.configure(&format!("<include>{POLICY}</include>{services}"));
+        bus.run();
+        Some(bus)
+    }
+
     /// Rules for the daemon, for when it reads them next, besides those that every system has.
     /// What owns the names of the tests' other actors is the user who runs the tests.
     fn configure(&self, rules: &str) {
         let user = nix::unistd::geteuid();
         let names = match user.is_root() {
-            true => "<allow own=\"org.freedesktop.PolicyKit1\"/>",
-            false => "<allow own=\"*\"/>",
+            true => ACTORS,
+            false => &["*"],
         };
+        let names = names.iter().map(|name| format!("<allow own=\"{name}\"/>"));
+        let callable = ACTORS.iter();
+        let callable = callable.map(|name| format!("<allow send_destination=\"{name}\"/>"));
         let config = CONFIG
             .replace("SOCKET", self.socket().to_str().unwrap())
             .replace("USER", &user.to_string())
-            .replace("NAMES", names)
+            .replace("NAMES", &names.collect::<String>())
+            .replace("CALLABLE", &callable.collect::<String>())
             .replace("RULES", rules);
         fs::write(self.config(), config).unwrap();
     }
@@ -172,6 +190,15 @@ fn installed(program: &str) -> bool {
     }
 }
 
+/// Whom the service calls on a bus.
+const ACTORS: &[&str] = &[
+    "org.freedesktop.PolicyKit1",
+    "org.fedoraproject.FirewallD1",
+    "org.freedesktop.NetworkManager",
+    "org.freedesktop.network1",
+    "org.freedesktop.systemd1",
+];
+
 /// What the service's package installs.
 const POLICY: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -197,7 +224,7 @@ const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bu
     <allow receive_type="error"/>
     <allow receive_type="signal"/>
     <allow send_destination="org.freedesktop.DBus"/>
-    <allow send_destination="org.freedesktop.PolicyKit1"/>
+    CALLABLE
   </policy>
   <policy user="USER">
     NAMES

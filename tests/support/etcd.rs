@@ -381,6 +381,10 @@ impl EtcdServer {
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(self.folder.path().join("log")).unwrap());
         command.arg(format!("--initial-cluster-token={}", self.losses));
+        if self.setup.login.is_some() {
+            // a hash as dear as the default takes seconds on a busy machine
+            command.arg("--bcrypt-cost=4");
+        }
         command.args(self.setup.arguments);
         if let Some(tls) = &self.certificates {
             command.arg("--cert-file").arg(tls.file("server.pem"));
@@ -405,7 +409,7 @@ impl EtcdServer {
             }
             let child = self.child.as_mut().expect("launched");
             let ended = child.try_wait().unwrap();
-            if ended.is_some() || start.elapsed() > Duration::from_secs(30) {
+            if ended.is_some() || start.elapsed() > Duration::from_secs(60) {
                 let log = std::fs::read_to_string(self.folder.path().join("log"));
                 panic!(
                     "etcd does not start ({ended:?}): {text}\n{}",
@@ -424,7 +428,7 @@ impl EtcdServer {
     fn control(&self) -> Command {
         let mut command = self.program("etcdctl");
         command.env("ETCDCTL_API", "3");
-        command.args(["--command-timeout=10s", "--dial-timeout=2s"]);
+        command.args(["--command-timeout=30s", "--dial-timeout=5s"]);
         command.arg(format!("--endpoints={}", self.endpoint()));
         if let Some(tls) = &self.certificates {
             command.arg("--cacert").arg(tls.file("ca.pem"));

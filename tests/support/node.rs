@@ -43,6 +43,11 @@ impl Node {
         }
     }
 
+    /// Its network namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// Where it keeps everything.
     pub fn folder(&self) -> &Path {
         &self.folder

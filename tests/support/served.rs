@@ -255,6 +255,7 @@ pub(crate) fn status() -> Status {
         interfaces: Arc::new(vec![tunnel()]),
         last_reconcile_usec: Some(1_800_000_000_000_000),
         repairs: 7,
+        provision: None,
         traffic: None,
     }
 }
