@@ -41,8 +41,10 @@ VM_PACKAGES := cpio e2fsprogs iproute2 mmdebstrap python3 qemu-system-x86 system
 FUZZ_PACKAGES := $(BUILD_PACKAGES) g++
 # ethtool for FLANNEL_RS_BENCH_WIRE=cut
 BENCH_PACKAGES := $(BUILD_PACKAGES) ethtool etcd-client etcd-server iproute2 iputils-ping
+# firewalld (16 packages, 1.2 MB to load, 7 MB on disk) starts and closes the host where systemd runs, so only those who ask
+# for it get it: `make install-deps FIREWALLD=yes`
 # of systemd the tests use tools that check files, it need not run; gdbus is of libglib2.0-bin
-TEST_PACKAGES := $(DEMO_PACKAGES) dpkg-dev etcd-client etcd-server ethtool groff-base libglib2.0-bin procps systemd tcpdump tshark
+TEST_PACKAGES := $(DEMO_PACKAGES) dpkg-dev etcd-client etcd-server ethtool groff-base iptables libglib2.0-bin nftables procps systemd tcpdump tshark $(if $(FIREWALLD),firewalld)
 
 SHELL_SCRIPTS = $(shell git grep -lE '^#!(/bin/|/usr/bin/env )(ba)?sh$$' -- ':!*.rs' ':!*.py')
 

@@ -47,6 +47,10 @@ class Scenario:
     networkd: bool = False
     # the nodes that must be emulated, as they need udev or a kernel of their own
     emulated: tuple[str, ...] = ()
+    # whether dockerd runs, and what its own restart does to containers: "stops" or "live-restore"
+    docker: str = ""
+    # whether there is a host on the segment of node1 that is no node
+    stranger: bool = False
     seconds: int = 120
 
     @property
@@ -63,6 +67,12 @@ class Scenario:
             Node(f"node{n}", address, f"lan{address.split('.')[2]}", f"100.96.{n}.0/24")
             for n, address in enumerate(addresses, 1)
         ]
+
+    @property
+    def hosts(self) -> list[Node]:
+        """All machines, also the one that is no node."""
+        stranger = Node("stranger", "192.168.1.77", "lan1", "")
+        return [*self.nodes, stranger] if self.stranger else self.nodes
 
     @property
     def segments(self) -> dict[str, str]:

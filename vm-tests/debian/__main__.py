@@ -1,4 +1,4 @@
-"""`python3 -m debian SCENARIO KIND PAUSE ROOT LAYER PACKAGE [DISK]`: one scenario in a process.
+"""`python3 -m debian SCENARIO KIND PAUSE LAYERS PACKAGE [DISK]`: one scenario in a process.
 
 A process of its own, so that the runner can end one that hangs, and so that the machines, which the
 kernel ends together with the thread that started them, always have an end.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from cluster import scenarios
@@ -18,11 +17,11 @@ from debian.images import Images
 
 def main() -> int:
     """Exit code 0 says that the scenario went through."""
-    name, kind, pause, *paths = sys.argv[1:]
+    name, kind, pause, *images = sys.argv[1:]
     # the way out through every `finally`
     signal.signal(signal.SIGTERM, leave)
     scenario = next(one for one in scenarios() if one.name == name)
-    with driver(scenario, Images(*map(Path, paths)), kind) as one:
+    with driver(scenario, Images.of(images), kind) as one:
         good = one.run()
         if pause == "pause":
             print(one.doors(), flush=True)

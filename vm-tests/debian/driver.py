@@ -31,7 +31,7 @@ class Driver:
         self._images = images
         self._folder = folder
         self._network = Network(folder.name, scenario.segments)
-        self.machines = [self._machine(node, kind) for node in scenario.nodes]
+        self.machines = [self._machine(node, kind) for node in scenario.hosts]
 
     def run(self) -> bool:
         """Runs the script; says whether it went through."""
@@ -69,7 +69,7 @@ class Driver:
         machine.namespace = self._network.plug(node)
         if not self.scenario.networkd:
             self._network.configure(node)
-        lowers = [self._images.layer, self._images.root]
+        lowers = list(self._images.layers)
         machine.lower = ":".join(map(str, lowers))
         self._seed(node).lay_over(machine.upper, lowers)
         return machine

@@ -1,7 +1,8 @@
 """What machines boot from: made once, kept in the cache, named by all that it depends on.
 
     root     a Debian, for each suite (root.sh)
-    layer    what the installation of the package changes in a root
+    docker   what the installation of Docker changes in a root (docker.sh)
+    layer    what the installation of the package changes in a root, `docker-layer` in one with Docker
     disk     kernel, initial RAM disk and disk for an emulator, from root and layer (image.sh)
 
 An entry is built under a name of its own and renamed, so one that is there is whole. Whoever uses it
@@ -34,8 +35,8 @@ chroot "$2/root" systemctl enable flannel-rs.service
 """
 
 DISK = """
-mount -t overlay -o "lowerdir=$2:$1" overlay -o ro "$3/root"
-"$4" "$3/root" "$3"
+mount -t overlay -o "lowerdir=$1" overlay -o ro "$2/root"
+"$3" "$2/root" "$2"
 """
 
 
@@ -43,26 +44,45 @@ mount -t overlay -o "lowerdir=$2:$1" overlay -o ro "$3/root"
 class Images:
     """What the machines of a run boot from."""
 
-    root: Path
-    layer: Path
+    # folders of an overlay, the topmost first
+    layers: tuple[Path, ...]
     # a package that differs from the installed one in its version alone
     next_package: Path
     # for emulated machines only
     disk: Path | None = None
 
+    def words(self) -> list[str]:
+        """For a command line."""
+        paths = [self.next_package, self.disk] if self.disk else [self.next_package]
+        return [joined(self.layers), *map(str, paths)]
 
-def prepare(held: ExitStack, suite: str, package: Path, *, emulated: bool) -> Images:
+    @staticmethod
+    def of(words: list[str]) -> Images:
+        """From a command line."""
+        layers, *paths = words
+        return Images(tuple(map(Path, layers.split(":"))), *map(Path, paths))
+
+
+def prepare(
+    held: ExitStack, suite: str, package: Path, *, docker: bool, emulated: bool
+) -> Images:
     """Finds or builds everything; the locks last as long as `held`."""
-    root_key = digest((HERE / "root.sh").read_bytes())
-    root = entry(held, f"root/{suite}", root_key, lambda to: build_root(suite, to))
-    layer_key = digest(root_key.encode(), INSTALL.encode(), package.read_bytes())
-    layer = entry(held, f"layer/{suite}", layer_key, lambda to: build_layer(root, package, to))
+    key = digest((HERE / "root.sh").read_bytes())
+    root = entry(held, f"root/{suite}", key, lambda to: build_root(suite, to))
+    below: tuple[Path, ...] = (root,)
+    if docker:
+        key = digest(key.encode(), (HERE / "docker.sh").read_bytes())
+        place = entry(held, f"docker/{suite}", key, lambda to: build_docker(root, to))
+        below = (place / "upper", root)
+    key = digest(key.encode(), INSTALL.encode(), package.read_bytes())
+    kind = "docker-layer" if docker else "layer"
+    layer = entry(held, f"{kind}/{suite}", key, lambda to: build_layer(below, package, to))
+    layers = (layer / "upper", *below)
     disk = None
     if emulated:
-        disk_key = digest(layer_key.encode(), (HERE / "image.sh").read_bytes())
-        upper = layer / "upper"
-        disk = entry(held, f"disk/{suite}", disk_key, lambda to: build_disk(root, upper, to))
-    return Images(root, layer / "upper", layer / "next.deb", disk)
+        key = digest(key.encode(), (HERE / "image.sh").read_bytes())
+        disk = entry(held, f"disk/{suite}", key, lambda to: build_disk(layers, to))
+    return Images(layers, layer / "next.deb", disk)
 
 
 def entry(held: ExitStack, kind: str, key: str, build: Callable[[Path], None]) -> Path:
@@ -103,22 +123,34 @@ def build_root(suite: str, to: Path) -> None:
     host.command(HERE / "root.sh", suite, to)
 
 
-def build_layer(root: Path, package: Path, to: Path) -> None:
+def build_docker(root: Path, to: Path) -> None:
+    """Debian's Docker, and what else has its hands on a host's packet filter."""
+    for folder in ("upper", "work", "root"):
+        (to / folder).mkdir(parents=True)
+    privately('"$1" "$2" "$3"', HERE / "docker.sh", root, to)
+
+
+def build_layer(below: tuple[Path, ...], package: Path, to: Path) -> None:
     """The package, installed as an administrator would."""
     for folder in ("upper", "work", "root"):
         (to / folder).mkdir(parents=True)
-    privately(INSTALL, root, to, package)
+    privately(INSTALL, joined(below), to, package)
     with tempfile.TemporaryDirectory() as work:
         raise_version(package, Path(work, "tree"), to / "next.deb")
 
 
-def build_disk(root: Path, layer: Path, to: Path) -> None:
-    """Root and layer as the disk of an emulated machine."""
+def build_disk(layers: tuple[Path, ...], to: Path) -> None:
+    """The layers as the disk of an emulated machine."""
     (to / "root").mkdir(parents=True)
-    privately(DISK, root, layer, to, HERE / "image.sh")
+    privately(DISK, joined(layers), to, HERE / "image.sh")
 
 
-def privately(script: str, *words: Path) -> None:
+def joined(layers: tuple[Path, ...]) -> str:
+    """As an overlay's `lowerdir`."""
+    return ":".join(map(str, layers))
+
+
+def privately(script: str, *words: str | Path) -> None:
     """Runs a script whose mounts nobody else sees and which go with it."""
     private = ("unshare", "--mount", "--propagation", "private")
     host.command(*private, "bash", "-euc", script, "bash", *words)

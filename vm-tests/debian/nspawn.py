@@ -35,7 +35,7 @@ class Nspawn(Machine):
         self._leader: int | None = None
         self._reached = False
         self._groups: list[Path] = []
-        for layer in ("upper", "work", "root"):
+        for layer in ("upper", "work", "root", "docker"):
             (folder / layer).mkdir(exist_ok=True)
 
     @property
@@ -130,6 +130,8 @@ class Nspawn(Machine):
             # wired before the boot; the capability is what --private-network would give
             f"--network-namespace-path={self.namespace}",
             "--capability=CAP_NET_ADMIN",
+            # Docker's overlays cannot lie on an overlay
+            f"--bind={folder}/docker:/var/lib/docker",
             # device policies are BPF programs; credentials use the keyring
             "--system-call-filter=bpf @keyring",
             *("systemd.unit=multi-user.target", "systemd.log_target=journal"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -18,10 +19,12 @@ ETCD_INITIAL_CLUSTER={members}
 ETCD_INITIAL_CLUSTER_STATE=new
 """
 
+# Without a router to announce anything an interface would be configured after 12 seconds only.
 UPLINK = """\
 [Match]
 Name=eth1
 [Network]
+IPv6AcceptRA=no
 Address={node.address}/24
 Gateway={node.gateway}
 """
@@ -31,6 +34,9 @@ UPGRADE = """\
 #!/bin/sh
 exec dpkg --force-confold --install /var/cache/flannel-rs-next.deb
 """
+
+# Active by a link, as it says itself.
+DROP_IN = "etc/systemd/system/docker.service.d/flannel-rs.conf"
 
 WANTED = "etc/systemd/system/multi-user.target.wants"
 
@@ -43,8 +49,11 @@ class Seed:
         self._write("etc/hostname", f"{node.name}\n")
         # given, so that this boot is not a "first" one, at which systemd enables everything
         self._write("etc/machine-id", hashlib.md5(node.name.encode()).hexdigest() + "\n")
-        hosts = [f"{other.address} {other.name}\n" for other in scenario.nodes]
+        hosts = [f"{other.address} {other.name}\n" for other in scenario.hosts]
         self._write("etc/hosts", "127.0.0.1 localhost\n" + "".join(hosts))
+        if node not in scenario.nodes:
+            self._link("etc/systemd/system/flannel-rs.service", "/dev/null")
+            return
         self._write("etc/flannel-rs/config.toml", scenario.config(node))
         if node.name in scenario.etcd:
             members = scenario.members()
@@ -54,6 +63,11 @@ class Seed:
         if scenario.networkd:
             self._write("etc/systemd/network/50-eth1.network", UPLINK.format(node=node))
             self._want("systemd-networkd.service")
+        if scenario.docker:
+            self._link(DROP_IN, f"/usr/share/flannel-rs/{DROP_IN.removeprefix('etc/systemd/system/')}")
+            live = json.dumps({"live-restore": scenario.docker == "live-restore"})
+            self._write("etc/docker/daemon.json", f"{live}\n")
+            self._want("docker.service")
 
     def add_upgrade(self, package: Path) -> None:
         """The command `upgrade-flannel-rs`, and the package that it installs."""
@@ -73,7 +87,10 @@ class Seed:
                 shutil.copy2(path, upper / name, follow_symlinks=False)
 
     def _want(self, unit: str) -> None:
-        self._place(f"{WANTED}/{unit}").symlink_to(f"/lib/systemd/system/{unit}")
+        self._link(f"{WANTED}/{unit}", f"/lib/systemd/system/{unit}")
+
+    def _link(self, name: str, target: str) -> None:
+        self._place(name).symlink_to(target)
 
     def _write(self, name: str, text: str) -> Path:
         path = self._place(name)

@@ -12,6 +12,8 @@ let
       etcd = [ "node1" ];
       subnets = true;
       networkd = false;
+      docker = "";
+      stranger = false;
       script = ../scenarios + "/${name}.py";
       node = { };
     }

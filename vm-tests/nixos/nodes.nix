@@ -27,6 +27,7 @@ let
       imports = [
         ../../nix/module.nix
         (member name)
+        docker
         scenario.node
       ];
 
@@ -106,6 +107,37 @@ let
       };
     };
 
+  docker =
+    { lib, pkgs, ... }:
+    lib.mkIf (scenario.docker != "") {
+      services.flannel-rs.docker.enable = true;
+      virtualisation = {
+        diskSize = 4096;
+        # the setting itself, as the module of flannel-rs warns of the option
+        docker.daemon.settings.live-restore = scenario.docker == "live-restore";
+      };
+      environment.systemPackages = [
+        pkgs.nftables
+        # no registry is to be had
+        (pkgs.writeShellScriptBin "load-busybox" ''
+          tar -C ${pkgs.pkgsStatic.busybox} -c bin | docker import - busybox
+        '')
+      ];
+    };
+
+  # a host that is no node
+  stranger =
+    { pkgs, ... }:
+    {
+      virtualisation.vlans = [ 1 ];
+      networking = {
+        interfaces.eth1 = at "192.168.1.77";
+        primaryIPAddress = lib.mkForce "192.168.1.77";
+        firewall.enable = false;
+      };
+      environment.systemPackages = [ pkgs.iperf3 ];
+    };
+
   # the first host of each segment
   router = {
     virtualisation.vlans = [
@@ -121,4 +153,6 @@ let
     boot.kernel.sysctl."net.ipv4.ip_forward" = true;
   };
 in
-lib.mapAttrs node addresses // lib.optionalAttrs (scenario.shape == "routed") { inherit router; }
+lib.mapAttrs node addresses
+// lib.optionalAttrs scenario.stranger { inherit stranger; }
+// lib.optionalAttrs (scenario.shape == "routed") { inherit router; }

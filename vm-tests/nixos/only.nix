@@ -47,16 +47,6 @@ let
 in
 matrix
 // {
-  docker = start // {
-    shows = "containers of Docker reach each other, also on ports that are not published";
-    why = "the module writes Docker's options, and Debian's lab has no Docker";
-    script = ./docker.py;
-    node = {
-      services.flannel-rs.docker.enable = true;
-      virtualisation.diskSize = 4096;
-    };
-  };
-
   etcd-tls = start // {
     shows = "an etcd that asks for a client certificate, which comes as systemd's credential";
     why = "the module writes the credentials of the unit";
